@@ -1,0 +1,44 @@
+# A room is a static library made of every source file in src/NAME.
+#   einhorn_room(NAME [LINKS room...])     the rooms it may use
+#   einhorn_program(NAME room...)          a program with its main() in src/programs/NAME.cpp
+
+add_library(einhorn_flags INTERFACE)
+target_include_directories(einhorn_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_compile_options(einhorn_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast
+  -Wnon-virtual-dtor -Woverloaded-virtual -Wnull-dereference -Wimplicit-fallthrough
+  -Werror=switch -Wno-missing-field-initializers
+  -fno-omit-frame-pointer -fstack-protector-strong
+  -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
+target_compile_definitions(einhorn_flags INTERFACE
+  EINHORN_VERSION="${PROJECT_VERSION}"
+  $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>
+  $<$<NOT:$<CONFIG:Debug>>:_FORTIFY_SOURCE=2>)
+if(EINHORN_SANITIZE)
+  target_compile_options(einhorn_flags INTERFACE
+    -fsanitize=address,undefined -fno-sanitize-recover=all -U_FORTIFY_SOURCE)
+  target_link_options(einhorn_flags INTERFACE -fsanitize=address,undefined)
+else()
+  # One file to copy, and a small resident size: the C++ runtime goes into the programs.
+  target_link_options(einhorn_flags INTERFACE
+    -static-libstdc++ -static-libgcc -Wl,--gc-sections -Wl,-z,relro,-z,now)
+  target_compile_options(einhorn_flags INTERFACE -ffunction-sections -fdata-sections)
+endif()
+
+function(einhorn_room name)
+  cmake_parse_arguments(ROOM "" "" "LINKS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cpp)
+  add_library(einhorn_${name} STATIC ${sources})
+  target_link_libraries(einhorn_${name} PUBLIC einhorn_flags)
+  foreach(room IN LISTS ROOM_LINKS)
+    target_link_libraries(einhorn_${name} PUBLIC einhorn_${room})
+  endforeach()
+endfunction()
+
+function(einhorn_program name)
+  add_executable(${name} ${CMAKE_SOURCE_DIR}/src/programs/${name}.cpp)
+  target_link_libraries(${name} PRIVATE einhorn_flags)
+  foreach(room IN LISTS ARGN)
+    target_link_libraries(${name} PRIVATE einhorn_${room})
+  endforeach()
+endfunction()

@@ -1,0 +1,484 @@
+#include "guard/guard.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "os/linux/retry.h"
+
+namespace einhorn::guard {
+namespace {
+
+constexpr std::array kForwarded = {SIGINT,  SIGTERM, SIGQUIT, SIGHUP, SIGUSR1,
+                                   SIGUSR2, SIGTTIN, SIGTTOU, SIGALRM};
+constexpr std::int64_t kSecond = 1'000'000'000;
+constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr int kMaxStartFailures = 10;  // of a master that never came up
+constexpr std::size_t kMaxDescriptorsPerMessage = 64;
+
+std::int64_t now_ns() {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return std::int64_t{time.tv_sec} * kSecond + time.tv_nsec;
+}
+
+// The value of `key` in lines of KEY=VALUE; empty data() if there is none.
+std::string_view value_of(std::string_view text, std::string_view key) {
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    if (line.size() > key.size() && line.starts_with(key) && line[key.size()] == '=') {
+      return line.substr(key.size() + 1);
+    }
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return {};
+}
+
+bool to_int(std::string_view text, int* number) {
+  return !text.empty() &&
+         std::from_chars(text.data(), text.data() + text.size(), *number).ec == std::errc{};
+}
+
+sigset_t handled_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
+  sigaddset(&set, SIGPIPE);
+  for (const int number : kForwarded) {
+    sigaddset(&set, number);
+  }
+  return set;
+}
+
+}  // namespace
+
+Guard::Guard(Plan& plan) : plan_(plan) {}
+
+bool Guard::store(int fd, std::string_view name) {
+  if (name.empty() || name.size() >= kNameBytes) {
+    return false;
+  }
+  for (std::size_t i = 0; i < stored_count_; ++i) {
+    if (name == stored_[i].name.data()) {
+      close(stored_[i].fd);
+      stored_[i].fd = fd;
+      return true;
+    }
+  }
+  if (stored_count_ == stored_.size()) {
+    return false;
+  }
+  Stored& entry = stored_[stored_count_++];
+  entry.fd = fd;
+  entry.name.fill('\0');
+  std::memcpy(entry.name.data(), name.data(), name.size());
+  return true;
+}
+
+void Guard::forget(std::string_view name) {
+  for (std::size_t i = 0; i < stored_count_; ++i) {
+    if (name == stored_[i].name.data()) {
+      close(stored_[i].fd);
+      stored_[i] = stored_[--stored_count_];
+      return;
+    }
+  }
+}
+
+int Guard::run() {
+  const sigset_t set = handled_signals();
+  sigprocmask(SIG_SETMASK, &set, nullptr);
+  signals_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (signals_ < 0) {
+    say("ERROR: signalfd: %s", strerrordesc_np(errno));
+    remove_files();
+    return 1;
+  }
+  prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  start_master();
+  while (!over_) {
+    std::int64_t next = 0;
+    for (const std::int64_t at : {sweep_at_ns_, restart_at_ns_}) {
+      if (at != 0 && (next == 0 || at < next)) {
+        next = at;
+      }
+    }
+    int timeout = -1;
+    if (next != 0) {
+      const std::int64_t left = next - now_ns();
+      timeout = left <= 0 ? 0 : static_cast<int>((left + kMillisecond - 1) / kMillisecond);
+    }
+    std::array<pollfd, 2> watched{{{signals_, POLLIN, 0}, {master_.control, POLLIN, 0}}};
+    if ((pending_signals_ != 0 || unreported_) && master_.ready) {
+      watched[1].events |= POLLOUT;
+    }
+    if (poll(watched.data(), watched.size(), timeout) < 0 && errno != EINTR) {
+      say("ERROR: poll: %s", strerrordesc_np(errno));
+    }
+    if (watched[1].revents != 0) {
+      on_control_ready();
+    }
+    if (watched[0].revents != 0) {
+      on_signal_ready();
+    }
+    const std::int64_t now = now_ns();
+    if (restart_at_ns_ != 0 && now >= restart_at_ns_) {
+      restart_at_ns_ = 0;
+      start_master();
+    }
+    if ((watched[1].revents & POLLOUT) != 0 || (sweep_at_ns_ != 0 && now >= sweep_at_ns_)) {
+      sweep_at_ns_ = 0;
+      forward_signals();
+      sweep();
+    }
+  }
+  remove_files();
+  tell_manager("STOPPING=1\nSTATUS=gone");
+  return word_;
+}
+
+// Starts a master and hands it all that is kept. A failure counts like a death.
+void Guard::start_master() {
+  std::array<int, 2> pair{};
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair.data()) != 0) {
+    say("ERROR: can't start a master: socketpair: %s", strerrordesc_np(errno));
+    on_master_gone(CLD_EXITED, 127);
+    return;
+  }
+  const int size = 1 << 20;
+  setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+  setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+  const pid_t pid = vfork();
+  if (pid == 0) {
+    // Shares our memory until the exec: system calls only.
+    if (dup3(pair[1], plan_.control, 0) >= 0) {
+      syscall(SYS_execveat, plan_.program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
+    }
+    _exit(127);
+  }
+  const int error = errno;
+  close(pair[1]);
+  if (pid < 0) {
+    close(pair[0]);
+    say("ERROR: can't start a master: fork: %s", strerrordesc_np(error));
+    on_master_gone(CLD_EXITED, 127);
+    return;
+  }
+  master_ = Child{pid, pair[0], false, now_ns()};
+  if (!send_descriptors()) {
+    say("ERROR: can't hand the descriptors to master %d", pid);
+  }
+}
+
+bool Guard::send_descriptors() {
+  std::array<char, 64 + kMaxDescriptorsPerMessage * kNameBytes> text;
+  std::array<int, kMaxDescriptorsPerMessage> fds;
+  std::size_t next = 0;
+  while (next < stored_count_) {
+    int length = std::snprintf(text.data(), text.size(), "X_EINHORN_FDS=1\n");
+    std::size_t count = 0;
+    for (; next < stored_count_ && count < fds.size(); ++next) {
+      fds[count++] = stored_[next].fd;
+      length += std::snprintf(text.data() + length, text.size() - static_cast<std::size_t>(length),
+                              "%s\n", stored_[next].name.data());
+    }
+    iovec part{text.data(), static_cast<std::size_t>(length)};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control;
+    msghdr header{};
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.data();
+    header.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    cmsghdr* rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+    std::memcpy(CMSG_DATA(rights), fds.data(), count * sizeof(int));
+    if (os::retry([&] { return sendmsg(master_.control, &header, MSG_NOSIGNAL); }) < 0) {
+      return false;
+    }
+  }
+  return send(master_.control, "X_EINHORN_GO=1", 14, MSG_NOSIGNAL) == 14;
+}
+
+void Guard::on_signal_ready() {
+  std::array<signalfd_siginfo, 16> infos;
+  for (;;) {
+    const ssize_t count =
+        os::retry([&] { return read(signals_, infos.data(), sizeof(infos)); });
+    if (count <= 0) {
+      break;
+    }
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count) / sizeof(infos[0]); ++i) {
+      const signalfd_siginfo& info = infos[i];
+      if (info.ssi_signo == SIGCHLD) {
+        // Several deaths may be one SIGCHLD. This one is handled at once and without looking at every
+        // child; the master asks for those it sees itself, and the rest is swept up soon.
+        report_and_reap(static_cast<pid_t>(info.ssi_pid));
+        if (sweep_at_ns_ == 0) {
+          sweep_at_ns_ = now_ns() + kSecond;
+        }
+      } else if (info.ssi_signo != SIGPIPE) {
+        pending_signals_ |= std::uint64_t{1} << info.ssi_signo;
+      }
+    }
+  }
+  forward_signals();
+}
+
+void Guard::forward_signals() {
+  for (const int number : kForwarded) {
+    const std::uint64_t bit = std::uint64_t{1} << static_cast<unsigned>(number);
+    if ((pending_signals_ & bit) == 0 || !master_.ready) {
+      continue;
+    }
+    std::array<char, 32> text;
+    const int length = std::snprintf(text.data(), text.size(), "X_EINHORN_SIGNAL=%d", number);
+    if (send(master_.control, text.data(), static_cast<std::size_t>(length), MSG_NOSIGNAL) > 0) {
+      pending_signals_ &= ~bit;
+    }
+  }
+}
+
+// Every dead child there is. Looks at each child, so it is not done once a death.
+void Guard::sweep() {
+  siginfo_t info;
+  for (;;) {
+    info.si_pid = 0;
+    if (os::retry([&] { return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT); }) != 0 ||
+        info.si_pid == 0 || !handle_dead(info.si_pid, info.si_code, info.si_status)) {
+      return;
+    }
+  }
+}
+
+bool Guard::report_and_reap(pid_t pid) {
+  siginfo_t info;
+  info.si_pid = 0;
+  if (pid <= 0 ||
+      os::retry([&] {
+        return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT);
+      }) != 0 ||
+      info.si_pid == 0) {
+    return false;
+  }
+  return handle_dead(info.si_pid, info.si_code, info.si_status);
+}
+
+// False: it has to stay a zombie for now, because nobody could be told.
+bool Guard::handle_dead(pid_t pid, int code, int status) {
+  if (pid == master_.pid) {
+    on_control_ready();  // what it said before it died still counts
+    siginfo_t info;
+    os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); });
+    on_master_gone(code, status);
+    return !over_;
+  }
+  if (!master_.ready) {
+    unreported_ = true;
+    return false;
+  }
+  std::array<char, 64> text;
+  const int length =
+      std::snprintf(text.data(), text.size(), "X_EINHORN_EXITED=%d %d %d", pid, code, status);
+  if (send(master_.control, text.data(), static_cast<std::size_t>(length), MSG_NOSIGNAL) < 0) {
+    unreported_ = true;
+    return false;
+  }
+  unreported_ = false;
+  siginfo_t info;
+  os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG); });
+  return true;
+}
+
+void Guard::on_control_ready() {
+  std::array<char, 4096> text;
+  std::array<int, 16> fds;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control;
+  while (master_.control >= 0) {
+    iovec part{text.data(), text.size()};
+    msghdr header{};
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.data();
+    header.msg_controllen = control.size();
+    const ssize_t count =
+        os::retry([&] { return recvmsg(master_.control, &header, MSG_CMSG_CLOEXEC); });
+    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      return;
+    }
+    if (count <= 0) {
+      close_control();  // its death will be a SIGCHLD
+      return;
+    }
+    std::size_t fd_count = 0;
+    for (cmsghdr* rights = CMSG_FIRSTHDR(&header); rights != nullptr;
+         rights = CMSG_NXTHDR(&header, rights)) {
+      if (rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
+        fd_count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        std::memcpy(fds.data(), CMSG_DATA(rights), fd_count * sizeof(int));
+      }
+    }
+    on_message({text.data(), static_cast<std::size_t>(count)}, fds.data(), fd_count);
+  }
+}
+
+void Guard::on_message(std::string_view text, const int* fds, std::size_t fd_count) {
+  const std::string_view name = value_of(text, "FDNAME");
+  std::size_t kept = 0;
+  if (value_of(text, "FDSTORE") == "1" && fd_count > 0) {
+    if (store(fds[0], name)) {
+      kept = 1;
+    } else {
+      say("ERROR: no room to keep descriptor \"%.*s\"", static_cast<int>(name.size()), name.data());
+    }
+  }
+  for (std::size_t i = kept; i < fd_count; ++i) {
+    close(fds[i]);
+  }
+  if (value_of(text, "FDSTOREREMOVE") == "1") {
+    forget(name);
+  }
+  int number = 0;
+  if (to_int(value_of(text, "EXIT_STATUS"), &number)) {
+    word_ = number;
+  }
+  if (to_int(value_of(text, "X_EINHORN_REAP"), &number)) {
+    report_and_reap(number);
+  }
+  if (value_of(text, "READY") == "1") {
+    master_.ready = true;
+    if (!was_ready_) {
+      was_ready_ = true;
+      tell_manager("READY=1");
+    }
+    forward_signals();
+    sweep();
+  }
+}
+
+void Guard::close_control() {
+  if (master_.control >= 0) {
+    close(master_.control);
+    master_.control = -1;
+  }
+  master_.ready = false;
+}
+
+void Guard::on_master_gone(int code, int status) {
+  const std::int64_t now = now_ns();
+  const bool lived = master_.ready && now - master_.started_ns > kSecond;
+  close_control();
+  const pid_t pid = std::exchange(master_.pid, -1);
+  if (word_ >= 0) {
+    over_ = true;
+    return;
+  }
+  failures_ = lived ? 0 : failures_ + 1;
+  if (!was_ready_ && failures_ >= kMaxStartFailures) {
+    say("ERROR: no master could be started, giving up");
+    word_ = 1;
+    over_ = true;
+    return;
+  }
+  std::int64_t delay = 0;
+  if (failures_ > 1) {
+    const int exponent = failures_ < 12 ? failures_ : 12;
+    delay = std::min<std::int64_t>(10 * kMillisecond << exponent,
+                                   limits::kMasterRestartDelayMost.count() * kSecond);
+  }
+  if (code == CLD_EXITED) {
+    say("ERROR: the master (pid %d) exited with status %d; starting it again in %d ms", pid, status,
+        static_cast<int>(delay / kMillisecond));
+  } else {
+    say("ERROR: the master (pid %d) was killed by signal %d; starting it again in %d ms", pid,
+        status, static_cast<int>(delay / kMillisecond));
+  }
+  if (delay == 0 && pid >= 0) {
+    start_master();
+  } else {
+    restart_at_ns_ = now + (delay == 0 ? kMillisecond : delay);
+  }
+}
+
+void Guard::remove_files() {
+  if (plan_.pidfile[0] != '\0') {
+    // Only our own: somebody may have replaced it.
+    std::array<char, 16> text{};
+    const int fd = open(plan_.pidfile.data(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int pid = 0;
+    if (fd >= 0) {
+      const ssize_t count = read(fd, text.data(), text.size() - 1);
+      close(fd);
+      if (count > 0 && to_int({text.data(), static_cast<std::size_t>(count)}, &pid) &&
+          pid == getpid()) {
+        unlink(plan_.pidfile.data());
+      }
+    }
+  }
+  for (std::size_t i = 0; i < plan_.file_count; ++i) {
+    const OwnFile& file = plan_.files[i];
+    struct stat status {};
+    if (lstat(file.path.data(), &status) == 0 && status.st_dev == file.device &&
+        status.st_ino == file.inode) {
+      unlink(file.path.data());
+    }
+  }
+}
+
+// One datagram to the service manager that started us, if there is one.
+void Guard::tell_manager(const char* text) {
+  if (plan_.notify_socket[0] == '\0') {
+    return;
+  }
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::size_t length = strnlen(plan_.notify_socket.data(), plan_.notify_socket.size());
+  std::memcpy(address.sun_path, plan_.notify_socket.data(), length);
+  if (address.sun_path[0] == '@') {
+    address.sun_path[0] = '\0';
+  }
+  const int socket = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (socket >= 0) {
+    sendto(socket, text, std::strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
+           reinterpret_cast<const sockaddr*>(&address),
+           static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length));
+    close(socket);
+  }
+}
+
+void Guard::say(const char* format, ...) {
+  std::array<char, 512> line;
+  int length = std::snprintf(line.data(), line.size(), "[GUARD %d] ", getpid());
+  va_list arguments;
+  va_start(arguments, format);
+  length += std::vsnprintf(line.data() + length, line.size() - static_cast<std::size_t>(length) - 1,
+                           format, arguments);
+  va_end(arguments);
+  const auto end = std::min(static_cast<std::size_t>(length), line.size() - 1);
+  line[end] = '\n';
+  // A reader that does not read must not stop the guard.
+  pollfd output{STDERR_FILENO, POLLOUT, 0};
+  if (poll(&output, 1, 0) == 1 && (output.revents & POLLOUT) != 0) {
+    os::retry([&] { return write(STDERR_FILENO, line.data(), end + 1); });
+  }
+}
+
+}  // namespace einhorn::guard

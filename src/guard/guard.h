@@ -1,0 +1,117 @@
+// The guard: the process that outlives the master.
+//
+// It is the pid the world knows. It holds the listening sockets, the command socket, the snapshot
+// and whatever else a master gave it to keep; it is the parent of master and workers and reaps
+// them; it passes signals on to the master; and when the master dies otherwise than by its own
+// decision it starts it again, with the same descriptors. It decides nothing about workers,
+// parses no message from anybody but its master, and allocates nothing once `run` has begun.
+//
+// Guard and master speak over a pair of sequenced-packet sockets; each message is lines of
+// KEY=VALUE, as in the notification protocol of systemd's service manager, descriptors attached.
+//
+//   master to guard
+//     READY=1                               it has read the snapshot and acts
+//     FDSTORE=1, FDNAME=name                keep the attached descriptor; a name kept before is replaced
+//     FDSTOREREMOVE=1, FDNAME=name          forget it
+//     X_EINHORN_REAP=pid                    that child is dead: say how it ended
+//     EXIT_STATUS=n                         the master's word: when it exits, exit with n
+//   guard to master
+//     X_EINHORN_FDS=1, a name a line        the descriptors kept, attached in that order
+//     X_EINHORN_GO=1                        that was all: read the snapshot and act
+//     X_EINHORN_EXITED=pid code status      a child ended: code and status as in siginfo_t
+//     X_EINHORN_SIGNAL=n                    the guard got that signal
+//
+// A dead child is reaped only after the message about it was sent, so that its pid can't be used
+// again before the master can know; while there is no master nobody is reaped.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "base/limits.h"
+
+namespace einhorn::guard {
+
+inline constexpr std::size_t kNameBytes = 48;
+inline constexpr std::size_t kPathBytes = 4096;
+inline constexpr std::size_t kMaxSocketFiles = 64;
+
+// A file that goes when the guard leaves, if it is still the one that we made.
+struct OwnFile {
+  std::array<char, kPathBytes> path{};
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+};
+
+// What the guard needs to know, gathered before it runs. Big: lives in static storage or on the heap.
+struct Plan {
+  int program = -1;                // O_PATH descriptor of our own executable
+  int control = 199;               // the number at which a master finds its end of the socket pair
+  char* const* arguments = nullptr;    // argv of a master; that number is in its text
+  char* const* environment = nullptr;  // of a master
+  std::array<OwnFile, kMaxSocketFiles> files;
+  std::size_t file_count = 0;
+  std::array<char, kPathBytes> pidfile{};
+  std::array<char, 108> notify_socket{};  // of our own service manager; "" none
+};
+
+class Guard {
+ public:
+  explicit Guard(Plan& plan);
+  Guard(const Guard&) = delete;
+  Guard& operator=(const Guard&) = delete;
+
+  // Keeps a descriptor under a name, before or while running. False: no room, or the name is too long.
+  bool store(int fd, std::string_view name);
+
+  // Blocks the signals it handles, starts the master and stays until the pool is over.
+  // Returns the exit status for main.
+  int run();
+
+ private:
+  struct Stored {
+    int fd = -1;
+    std::array<char, kNameBytes> name{};
+  };
+  struct Child {
+    pid_t pid = -1;
+    int control = -1;
+    bool ready = false;
+    std::int64_t started_ns = 0;
+  };
+
+  void start_master();
+  bool send_descriptors();
+  void on_signal_ready();
+  void on_control_ready();
+  void on_message(std::string_view text, const int* fds, std::size_t fd_count);
+  void on_master_gone(int code, int status);
+  void forward_signals();
+  void sweep();
+  bool report_and_reap(pid_t pid);
+  bool handle_dead(pid_t pid, int code, int status);
+  void forget(std::string_view name);
+  void close_control();
+  void remove_files();
+  void tell_manager(const char* text);
+  void say(const char* format, ...) __attribute__((format(printf, 2, 3)));
+
+  Plan& plan_;
+  std::array<Stored, limits::kMaxStoredDescriptors> stored_;
+  std::size_t stored_count_ = 0;
+  Child master_;
+  int signals_ = -1;
+  int word_ = -1;  // the master's word: exit status; -1: none given
+  bool over_ = false;
+  std::uint64_t pending_signals_ = 0;
+  bool unreported_ = false;  // somebody is dead whom the master could not be told about yet
+  std::int64_t sweep_at_ns_ = 0;    // 0: no sweep planned
+  std::int64_t restart_at_ns_ = 0;  // 0: no start planned
+  int failures_ = 0;
+  bool was_ready_ = false;
+};
+
+}  // namespace einhorn::guard

@@ -1,0 +1,385 @@
+#include "master/boot.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/limits.h"
+#include "master/journal.h"
+#include "master/log.h"
+#include "os/linux/linux_kernel.h"
+#include "os/listeners.h"
+#include "os/state_files.h"
+
+namespace einhorn::master {
+namespace {
+
+const char* lookup(const char* name) { return std::getenv(name); }
+
+std::string absolute(const std::string& path) {
+  if (path.empty() || path.front() == '/') {
+    return path;
+  }
+  std::string directory(4096, '\0');
+  if (getcwd(directory.data(), directory.size()) == nullptr) {
+    return path;
+  }
+  directory.resize(directory.find('\0'));
+  return directory + "/" + path;
+}
+
+std::string flags_text(const std::vector<std::string>& flags) {
+  std::string text = "[";
+  for (const std::string& flag : flags) {
+    text += (text.size() > 1 ? ", \"" : "\"") + flag + "\"";
+  }
+  return text + "]";
+}
+
+// Gathers what must go again if a later step fails.
+class Cleanup {
+ public:
+  ~Cleanup() {
+    for (const std::string& path : paths_) {
+      os::remove_file(path);
+    }
+    for (const os::Listener& listener : *listeners_) {
+      os::remove_socket_file(listener);
+    }
+  }
+  explicit Cleanup(std::vector<os::Listener>* listeners) : listeners_(listeners) {}
+  Cleanup(const Cleanup&) = delete;
+  Cleanup& operator=(const Cleanup&) = delete;
+  void add(const std::string& path) { paths_.push_back(path); }
+  void keep() {
+    paths_.clear();
+    listeners_ = &nothing_;
+  }
+
+ private:
+  std::vector<std::string> paths_;
+  std::vector<os::Listener> nothing_;
+  std::vector<os::Listener>* listeners_;
+};
+
+class Booting {
+ public:
+  Booting(Options options, std::vector<std::string> environment, const std::string& script)
+      : options_(std::move(options)), environment_(std::move(environment)) {
+    settings().script = script;
+  }
+
+  Result<Boot> run() {
+    Result<std::unique_ptr<os::LinuxKernel>> kernel = os::LinuxKernel::create();
+    if (!kernel) {
+      return kernel.error();
+    }
+    kernel_ = std::move(*kernel);
+    log_ = std::make_unique<Log>(*kernel_, kernel_->own_pid(), settings().verbosity,
+                                 settings().log_json);
+    log_->set_time(to_wall(kernel_->now(), kernel_->wall_offset()));
+    for (const auto step :
+         {&Booting::open_log, &Booting::fill_in_paths, &Booting::record_program,
+          &Booting::take_socket, &Booting::bind_sockets, &Booting::choose_numbers,
+          &Booting::replace_arguments, &Booting::write_files, &Booting::write_snapshot}) {
+      if (Status done = (this->*step)(); !done) {
+        return done.error();
+      }
+    }
+    cleanup_.keep();
+    for (std::size_t i = 0; i < opened_.size(); ++i) {
+      boot_.descriptors.emplace_back("listen:" + std::to_string(i), std::move(opened_[i].fd));
+    }
+    boot_.settings = settings();
+    return std::move(boot_);
+  }
+
+ private:
+  wire::Settings& settings() { return options_.settings; }
+
+  Status open_log() {
+    // Before there is anything else, so that a wrong path is said on standard error.
+    return log_->open(settings().log_file);
+  }
+
+  Status fill_in_paths() {
+    wire::Settings& s = settings();
+    s.start_environment = environment_;
+    s.original_command = options_.command;
+    const auto fill = [&s](std::string& path, const std::string& given, const char* suffix) {
+      path = absolute(given.empty() ? default_path(s.name, suffix) : given);
+    };
+    fill(s.socket_path, s.socket_path_given, "sock");
+    fill(s.pidfile, s.pidfile_given, "pid");
+    fill(s.lockfile, s.lockfile_given, "lock");
+    s.notify_path = s.socket_path + ".notify";
+    if (!s.log_file.empty()) {
+      s.log_file = absolute(s.log_file);
+    }
+    pool::Config& config = options_.config;
+    config.max_unacked_given = s.max_unacked_given.has_value();
+    if (!config.max_unacked_given) {
+      config.max_unacked = os::cpu_count();
+    }
+    inherited_ = os::inherited_descriptors();
+    return Ok{};
+  }
+
+  Status record_program() {
+    Result<std::string> directory = settings().directory.empty()
+                                        ? kernel_->current_directory()
+                                        : kernel_->resolve_directory(settings().directory);
+    if (!directory) {
+      return directory.error();
+    }
+    const char* path = lookup("PATH");
+    Result<std::string> found = kernel_->find_program(
+        options_.command.at(0), path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin",
+        *directory);
+    if (!found) {
+      return found.error();
+    }
+    program_.directory = *directory;
+    program_.path = *found;
+    program_.arguments = options_.command;
+    program_.arguments[0] = *found;
+    program_.environment = environment_;
+    return Ok{};
+  }
+
+  Status take_socket() {
+    Result<os::UniqueFd> lock = os::lock_file(settings().lockfile);
+    if (!lock) {
+      return lock.error();
+    }
+    lock_ = std::move(*lock);
+    Result<os::UniqueFd> alive = os::connect_if_alive(settings().socket_path);
+    if (!alive) {
+      return alive.error();
+    }
+    if (*alive) {
+      return make_error(
+          "Another process (probably another Einhorn) is listening on the Einhorn command socket "
+          "at " +
+              settings().socket_path,
+          "If you'd like to run this Einhorn as well, pass a `-d PATH_TO_SOCKET` to change the "
+          "command socket location");
+    }
+    return Ok{};
+  }
+
+  // -b, and the old srv: arguments of the program.
+  Status bind_sockets() {
+    Result<os::InheritedSockets> handed_in =
+        os::read_inherited_sockets(lookup, static_cast<std::int32_t>(getpid()));
+    if (!handed_in) {
+      return handed_in.error();
+    }
+    for (const int fd : handed_in->fds) {
+      inherited_.erase(std::remove(inherited_.begin(), inherited_.end(), fd), inherited_.end());
+    }
+    std::uint32_t bind_index = 0;
+    for (const os::BindSpec& spec : options_.binds) {
+      if (Status bound = bind(spec, bind_index++, false, *handed_in); !bound) {
+        return bound;
+      }
+    }
+    for (std::size_t i = 1; i < options_.command.size(); ++i) {
+      const std::optional<os::SrvArgument> srv = os::find_srv_argument(options_.command[i]);
+      if (!srv) {
+        continue;
+      }
+      const auto known = std::find_if(srv_.begin(), srv_.end(), [&](const auto& entry) {
+        return entry.first == srv->spec;
+      });
+      if (known == srv_.end()) {
+        Result<os::BindSpec> spec = os::parse_bind_spec(srv->spec);
+        if (!spec) {
+          return make_error("argument " + options_.command[i], spec.error().message());
+        }
+        const auto index = static_cast<std::uint32_t>(opened_.size());
+        if (Status bound = bind(*spec, bind_index++, true, *handed_in); !bound) {
+          return bound;
+        }
+        srv_.emplace_back(srv->spec, index);
+      }
+    }
+    for (const int fd : handed_in->fds) {
+      ::close(fd);  // those that a -b fd: named were duplicated
+    }
+    return Ok{};
+  }
+
+  Status bind(const os::BindSpec& spec, std::uint32_t bind_index, bool from_argument,
+              const os::InheritedSockets& handed_in) {
+    log_->info("binding", "Binding to " + (spec.family == os::BindSpec::Family::kInet && !spec.host.empty()
+                                               ? spec.host + ":" + std::to_string(spec.port)
+                                               : spec.text) +
+                              " with flags " + flags_text(spec.flags));
+    Result<std::vector<os::Listener>> listeners =
+        os::open_listeners(spec, settings().backlog, handed_in);
+    if (!listeners) {
+      return listeners.error();
+    }
+    for (os::Listener& listener : *listeners) {
+      wire::ListenerRecord record;
+      record.index = static_cast<std::uint32_t>(opened_.size());
+      record.text = spec.text;
+      record.host = spec.host;
+      record.port_given = spec.port;
+      record.flags = spec.flags;
+      record.address = listener.address;
+      record.port = listener.port;
+      record.name = spec.name;
+      record.bind_index = bind_index;
+      record.from_argument = from_argument;
+      records_.push_back(std::move(record));
+      opened_.push_back(std::move(listener));
+    }
+    if (opened_.size() > limits::kMaxListeners) {
+      return make_error("-b " + spec.text, "more than " + std::to_string(limits::kMaxListeners) +
+                                               " listening sockets");
+    }
+    return Ok{};
+  }
+
+  // Sockets are at 3, 4, ... in workers, unless something that was inherited is there already.
+  Status choose_numbers() {
+    const auto count = static_cast<std::int32_t>(opened_.size());
+    std::int32_t first = 3;
+    for (const std::int32_t fd : inherited_) {
+      if (fd >= first && fd < first + count + 1) {
+        first = fd + 1;
+      }
+    }
+    if (first != 3 && count > 0) {
+      log_->error("descriptors_moved",
+                  "Einhorn itself inherited descriptors from 3 on, so the sockets of workers begin "
+                  "at " + std::to_string(first) + " and LISTEN_FDS is not set");
+    }
+    settings().first_descriptor = first;
+    settings().inherited = inherited_;
+    for (const wire::ListenerRecord& record : records_) {
+      log_->info("bound", "Bound " + record.address + " (descriptor " +
+                              std::to_string(first + static_cast<std::int32_t>(record.index)) +
+                              " in workers)");
+    }
+    return Ok{};
+  }
+
+  Status replace_arguments() {
+    for (std::size_t i = 1; i < program_.arguments.size(); ++i) {
+      std::string& argument = program_.arguments[i];
+      if (const auto srv = os::find_srv_argument(argument)) {
+        for (const auto& [spec, index] : srv_) {
+          if (spec == srv->spec) {
+            argument = srv->prefix + std::to_string(settings().first_descriptor +
+                                                    static_cast<std::int32_t>(index));
+          }
+        }
+        continue;
+      }
+      if (Status checked = check_placeholders(argument); !checked) {
+        return checked;
+      }
+    }
+    return Ok{};
+  }
+
+  [[nodiscard]] Status check_placeholders(const std::string& argument) const {
+    if (argument.find("{fd}") != std::string::npos && records_.empty()) {
+      return make_error("argument " + argument, "{fd} needs a socket, and there is no -b");
+    }
+    std::size_t at = 0;
+    while ((at = argument.find("{fd:", at)) != std::string::npos) {
+      const std::size_t end = argument.find('}', at);
+      if (end == std::string::npos) {
+        break;
+      }
+      const std::string name = argument.substr(at + 4, end - at - 4);
+      const bool known = std::any_of(records_.begin(), records_.end(), [&](const auto& record) {
+        return !name.empty() && record.name == name;
+      });
+      if (!known) {
+        return make_error("argument " + argument,
+                          "no -b has name=" + name + ", so {fd:" + name + "} means nothing");
+      }
+      at = end;
+    }
+    return Ok{};
+  }
+
+  Status write_files() {
+    wire::Settings& s = settings();
+    Result<os::SocketFile> command =
+        os::open_command_socket(s.socket_path, s.socket_mode, s.socket_group);
+    if (!command) {
+      return command.error();
+    }
+    cleanup_.add(s.socket_path);
+    Result<os::SocketFile> notify = os::open_notify_socket(s.notify_path, s.socket_mode);
+    if (!notify) {
+      return notify.error();
+    }
+    cleanup_.add(s.notify_path);
+    s.files.push_back({s.socket_path, command->device, command->inode});
+    s.files.push_back({s.notify_path, notify->device, notify->inode});
+    for (const os::Listener& listener : opened_) {
+      if (listener.spec.family == os::BindSpec::Family::kUnix && listener.inode != 0) {
+        s.files.push_back({listener.spec.host, listener.device, listener.inode});
+      }
+    }
+    boot_.descriptors.emplace_back("command", std::move(command->fd));
+    boot_.descriptors.emplace_back("notify", std::move(notify->fd));
+    log_->info("pidfile", "Writing PID to " + s.pidfile);
+    if (Status written = os::write_pid_file(s.pidfile, kernel_->own_pid()); !written) {
+      return written;
+    }
+    cleanup_.add(s.pidfile);
+    return Ok{};
+  }
+
+  Status write_snapshot() {
+    wire::Snapshot snapshot;
+    snapshot.settings = settings();
+    snapshot.config = options_.config;
+    snapshot.programs[Version{0}] = program_;
+    for (const wire::ListenerRecord& record : records_) {
+      snapshot.listeners[record.index] = record;
+    }
+    Result<int> file = kernel_->create_memory("einhorn-snapshot");
+    if (!file) {
+      return file.error();
+    }
+    boot_.descriptors.emplace_back("snapshot", os::UniqueFd(*file));
+    return kernel_->write_at(*file, wire::kJournalStart, wire::encode_journal(snapshot));
+  }
+
+  Options options_;
+  std::vector<std::string> environment_;
+  std::unique_ptr<os::LinuxKernel> kernel_;
+  std::unique_ptr<Log> log_;
+  wire::Program program_;
+  std::vector<std::int32_t> inherited_;
+  std::vector<wire::ListenerRecord> records_;
+  std::vector<std::pair<std::string, std::uint32_t>> srv_;
+  os::UniqueFd lock_;
+  Boot boot_;
+  std::vector<os::Listener> opened_;
+  Cleanup cleanup_{&opened_};
+};
+
+}  // namespace
+
+std::string default_path(const std::string& name, const std::string& suffix) {
+  return os::temporary_directory(lookup) + "/einhorn" + (name.empty() ? "" : "-" + name) + "." +
+         suffix;
+}
+
+Result<Boot> boot(Options options, std::vector<std::string> environment,
+                  const std::string& script) {
+  return Booting(std::move(options), std::move(environment), script).run();
+}
+
+}  // namespace einhorn::master

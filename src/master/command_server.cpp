@@ -1,0 +1,298 @@
+#include "master/command_server.h"
+
+#include <algorithm>
+#include <array>
+
+namespace einhorn::master {
+namespace {
+
+constexpr std::size_t kMaxTotalOutput = 64u << 20u;
+constexpr std::size_t kBackPressureBytes = 64 * 1024;  // of unsent output: no more requests are read
+constexpr int kMaxAcceptsPerTurn = 64;
+constexpr Duration kAcceptPause = std::chrono::milliseconds{200};
+
+}  // namespace
+
+CommandServer::CommandServer(os::Kernel& kernel, Log& log, int listener, Handler handler)
+    : kernel_(kernel), log_(log), listener_(listener), handler_(std::move(handler)) {}
+
+CommandServer::~CommandServer() {
+  for (auto& [id, connection] : connections_) {
+    kernel_.unwatch(connection.fd);
+    kernel_.close(connection.fd);
+  }
+}
+
+Status CommandServer::start() { return kernel_.watch(listener_, kListenerToken, {true, false}); }
+
+void CommandServer::on_listener(Instant now) {
+  for (int i = 0; i < kMaxAcceptsPerTurn; ++i) {
+    if (connections_.size() >= limits::kMaxConnections + extra_places_ && !make_room(now)) {
+      return;
+    }
+    Result<os::Accepted> accepted = kernel_.accept(listener_);
+    if (!accepted) {
+      pause_accepting(now, accepted.error());
+      return;
+    }
+    if (accepted->fd < 0) {
+      return;
+    }
+    Connection connection;
+    connection.id = next_id_++;
+    connection.fd = accepted->fd;
+    connection.peer = accepted->peer;
+    connection.privileged =
+        accepted->peer.uid == 0 || accepted->peer.uid == kernel_.own_uid();
+    connection.active_at = now;
+    if (!kernel_.watch(connection.fd, kConnectionToken | connection.id, {true, false})) {
+      kernel_.close(connection.fd);
+      continue;
+    }
+    log_.debug("[client " + std::to_string(connection.id) + "] client connected");
+    const std::uint64_t id = connection.id;
+    connections_.emplace(id, std::move(connection));
+    read_from(connections_.at(id), now);  // most have spoken already
+    sweep_dropped();
+  }
+}
+
+// All places are taken: whoever has been idle for longest goes, first those that never said a word.
+bool CommandServer::make_room(Instant now) {
+  Connection* oldest = nullptr;
+  for (auto& [id, connection] : connections_) {
+    if (!connection.subscriptions.empty() || connection.active_at == now) {
+      continue;
+    }
+    if (oldest == nullptr || std::pair(connection.heard, connection.active_at) <
+                                 std::pair(oldest->heard, oldest->active_at)) {
+      oldest = &connection;
+    }
+  }
+  ++refused_;
+  if (oldest == nullptr) {
+    accept_again_at_ = now + kAcceptPause;
+    kernel_.unwatch(listener_);
+    return false;
+  }
+  drop(oldest->id);
+  sweep_dropped();
+  return true;
+}
+
+void CommandServer::pause_accepting(Instant now, const Error& error) {
+  log_.error("accept_failed", "Can't accept on the command socket: " + error.message());
+  accept_again_at_ = now + kAcceptPause;
+  kernel_.unwatch(listener_);
+}
+
+std::optional<Instant> CommandServer::next_deadline(Instant now) const {
+  if (!waiting_.empty() || !dropped_.empty()) {
+    return now;
+  }
+  return accept_again_at_;
+}
+
+void CommandServer::continue_waiting(Instant now) {
+  if (accept_again_at_ && *accept_again_at_ <= now) {
+    accept_again_at_.reset();
+    if (!start()) {
+      accept_again_at_ = now + kAcceptPause;
+    } else {
+      on_listener(now);
+    }
+  }
+  const std::set<std::uint64_t> waiting = std::exchange(waiting_, {});
+  for (const std::uint64_t id : waiting) {
+    const auto found = connections_.find(id);
+    if (found != connections_.end()) {
+      process(found->second, now);
+    }
+  }
+  sweep_dropped();
+}
+
+void CommandServer::on_connection(std::uint64_t id, const os::Ready& ready, Instant now) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) {
+    return;
+  }
+  Connection& connection = found->second;
+  if (ready.writable) {
+    flush(connection);
+  }
+  if (ready.readable && !dropped_.contains(id)) {
+    read_from(connection, now);
+  }
+  sweep_dropped();
+}
+
+void CommandServer::read_from(Connection& connection, Instant now) {
+  std::array<char, 16 * 1024> buffer;
+  const os::Transfer transfer = kernel_.read(connection.fd, buffer);
+  switch (transfer.kind) {
+    case os::Transfer::Kind::kWouldBlock:
+      return;
+    case os::Transfer::Kind::kClosed:
+      // What it asked before it hung up is still done; a line without its end is not.
+      process(connection, now);
+      drop(connection.id);
+      return;
+    case os::Transfer::Kind::kDone:
+      break;
+  }
+  connection.active_at = now;
+  if (!connection.closing) {
+    connection.input.append(buffer.data(), transfer.bytes);
+    process(connection, now);
+  }
+}
+
+void CommandServer::process(Connection& connection, Instant now) {
+  std::size_t begin = 0;
+  std::size_t handled = 0;
+  while (!connection.closing && !dropped_.contains(connection.id)) {
+    const std::size_t end = connection.input.find('\n', begin);
+    if (end == std::string::npos) {
+      if (connection.input.size() - begin > limits::kMaxLineBytes) {
+        reply(connection,
+              {"Request line is too long: more than " + std::to_string(limits::kMaxLineBytes) +
+                   " bytes",
+               std::nullopt, false, "error"},
+              wire::Language::kYaml);
+        log_.error("client_refused", "[client " + std::to_string(connection.id) +
+                                         "] sent a line that is too long; closing it");
+        close_after_output(connection);
+      }
+      break;
+    }
+    if (handled == limits::kMaxRequestsPerTurn || connection.output.size() > kBackPressureBytes) {
+      waiting_.insert(connection.id);
+      break;
+    }
+    const std::string line = connection.input.substr(begin, end - begin);
+    begin = end + 1;
+    ++handled;
+    handle_line(connection, line, now);
+  }
+  connection.input.erase(0, begin);
+  if (connection.output.size() > kBackPressureBytes) {
+    waiting_.erase(connection.id);  // goes on when its output is gone
+  }
+}
+
+void CommandServer::handle_line(Connection& connection, std::string_view line, Instant /*now*/) {
+  if (line.empty() || line == "\r") {
+    return;
+  }
+  connection.heard = true;
+  Result<wire::Request> request = wire::parse_request(line);
+  if (!request) {
+    log_.error("bad_request", "[client " + std::to_string(connection.id) +
+                                  "] could not parse command: " + request.error().message());
+    reply(connection, {"Could not parse command", std::nullopt, false, "error"},
+          line.starts_with('{') ? wire::Language::kJson : wire::Language::kYaml);
+    return;
+  }
+  handler_(connection, *request);
+}
+
+void CommandServer::reply(Connection& connection, const wire::Reply& reply,
+                          wire::Language language) {
+  if (dropped_.contains(connection.id)) {
+    return;
+  }
+  const std::string line = wire::encode_reply(reply, language);
+  if (connection.output.size() + line.size() > limits::kMaxPendingOutput ||
+      total_output_ + line.size() > kMaxTotalOutput) {
+    log_.error("client_dropped",
+               "[client " + std::to_string(connection.id) + "] does not read; closing it");
+    drop(connection.id);
+    return;
+  }
+  connection.output += line;
+  total_output_ += line.size();
+  if (!connection.writing) {
+    flush(connection);
+  }
+}
+
+void CommandServer::flush(Connection& connection) {
+  std::size_t sent = 0;
+  while (sent < connection.output.size()) {
+    const os::Transfer transfer =
+        kernel_.write(connection.fd, std::string_view(connection.output).substr(sent));
+    if (transfer.kind == os::Transfer::Kind::kClosed) {
+      drop(connection.id);
+      return;
+    }
+    if (transfer.kind == os::Transfer::Kind::kWouldBlock) {
+      break;
+    }
+    sent += transfer.bytes;
+  }
+  connection.output.erase(0, sent);
+  total_output_ -= sent;
+  const bool writing = !connection.output.empty();
+  if (writing != connection.writing) {
+    connection.writing = writing;
+    if (!kernel_.watch(connection.fd, kConnectionToken | connection.id, {!writing, writing})) {
+      drop(connection.id);
+      return;
+    }
+  }
+  if (!writing) {
+    connection.output.shrink_to_fit();
+    if (connection.closing) {
+      drop(connection.id);
+    } else if (connection.input.find('\n') != std::string::npos) {
+      waiting_.insert(connection.id);
+    }
+  }
+}
+
+void CommandServer::close_after_output(Connection& connection) {
+  connection.closing = true;
+  if (connection.output.empty()) {
+    drop(connection.id);
+  }
+}
+
+void CommandServer::drop(std::uint64_t id) { dropped_.insert(id); }
+
+void CommandServer::sweep_dropped() {
+  for (const std::uint64_t id : dropped_) {
+    const auto found = connections_.find(id);
+    if (found == connections_.end()) {
+      continue;
+    }
+    total_output_ -= found->second.output.size();
+    kernel_.unwatch(found->second.fd);
+    kernel_.close(found->second.fd);
+    log_.debug("[client " + std::to_string(id) + "] client disconnected");
+    connections_.erase(found);
+    waiting_.erase(id);
+  }
+  dropped_.clear();
+}
+
+bool CommandServer::has_subscribers() const {
+  return std::any_of(connections_.begin(), connections_.end(), [](const auto& connection) {
+    return !connection.second.subscriptions.empty();
+  });
+}
+
+void CommandServer::publish(const std::string& message, bool last, const std::string& status) {
+  for (auto& [id, connection] : connections_) {
+    const std::vector<Subscription> subscriptions = connection.subscriptions;
+    if (last) {
+      connection.subscriptions.clear();
+    }
+    for (const Subscription& subscription : subscriptions) {
+      reply(connection, {message, subscription.request_id, !last, last ? status : ""},
+            subscription.language);
+    }
+  }
+}
+
+}  // namespace einhorn::master

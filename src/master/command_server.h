@@ -1,0 +1,102 @@
+// The command socket: connections, lines, limits. What a line means is the handler's business.
+//
+// A slow, silent, vanished or hostile client costs nobody else anything: every buffer has a limit,
+// nobody is waited for, one client gets a bounded share of a turn, and when all places are taken
+// the client that has been idle for longest makes room. Only root and the master's own user may
+// command; other users' processes are let in for the messages of workers only.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/instant.h"
+#include "base/limits.h"
+#include "master/log.h"
+#include "os/kernel.h"
+#include "wire/message.h"
+
+namespace einhorn::master {
+
+// Somebody waits for the end of an upgrade.
+struct Subscription {
+  wire::Value request_id;
+  wire::Language language = wire::Language::kYaml;
+};
+
+struct Connection {
+  std::uint64_t id = 0;
+  int fd = -1;
+  os::Peer peer;
+  bool privileged = false;  // root or the master's user
+  std::string input;
+  std::string output;
+  bool writing = false;  // output waits for room
+  bool closing = false;  // goes as soon as its output is gone
+  bool heard = false;    // has sent a whole line
+  Instant active_at;
+  std::vector<Subscription> subscriptions;
+};
+
+class CommandServer {
+ public:
+  // Called for each request; may reply to the connection and close it.
+  using Handler = std::function<void(Connection&, const wire::Request&)>;
+
+  static constexpr std::uint64_t kListenerToken = std::uint64_t{1} << 40U;
+  static constexpr std::uint64_t kConnectionToken = std::uint64_t{2} << 40U;
+
+  CommandServer(os::Kernel& kernel, Log& log, int listener, Handler handler);
+  ~CommandServer();
+  CommandServer(const CommandServer&) = delete;
+  CommandServer& operator=(const CommandServer&) = delete;
+
+  Status start();
+  // More connections than usual: workers that hold one each (-g).
+  void set_extra_places(std::size_t places) { extra_places_ = places; }
+
+  void on_listener(Instant now);
+  void on_connection(std::uint64_t id, const os::Ready& ready, Instant now);
+  // Requests that had to wait for the next turn.
+  void continue_waiting(Instant now);
+  // When continue_waiting or another try to accept is wanted.
+  [[nodiscard]] std::optional<Instant> next_deadline(Instant now) const;
+
+  void reply(Connection& connection, const wire::Reply& reply, wire::Language language);
+  void close_after_output(Connection& connection);
+  // To everybody who waits for an upgrade; the last message ends their waiting.
+  void publish(const std::string& message, bool last, const std::string& status);
+  [[nodiscard]] bool has_subscribers() const;
+  [[nodiscard]] std::size_t size() const { return connections_.size(); }
+  [[nodiscard]] std::uint64_t refused() const { return refused_; }
+
+ private:
+  void read_from(Connection& connection, Instant now);
+  void process(Connection& connection, Instant now);
+  void handle_line(Connection& connection, std::string_view line, Instant now);
+  void flush(Connection& connection);
+  void drop(std::uint64_t id);
+  void sweep_dropped();
+  bool make_room(Instant now);
+  void pause_accepting(Instant now, const Error& error);
+
+  os::Kernel& kernel_;
+  Log& log_;
+  int listener_;
+  Handler handler_;
+  std::map<std::uint64_t, Connection> connections_;
+  std::set<std::uint64_t> waiting_;  // have whole lines left
+  std::set<std::uint64_t> dropped_;  // to be removed once nobody refers to them
+  std::uint64_t next_id_ = 1;
+  std::size_t extra_places_ = 0;
+  std::size_t total_output_ = 0;
+  std::uint64_t refused_ = 0;
+  std::optional<Instant> accept_again_at_;
+};
+
+}  // namespace einhorn::master

@@ -1,0 +1,392 @@
+#include "master/commands.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/limits.h"
+#include "base/signals.h"
+#include "wire/json.h"
+#include "wire/yaml.h"
+
+namespace einhorn::master {
+namespace {
+
+std::string pid_list(const std::vector<Pid>& pids) {
+  std::string text = "[";
+  for (const Pid pid : pids) {
+    text += (text.size() > 1 ? ", " : "") + std::to_string(pid);
+  }
+  return text + "]";
+}
+
+std::string count_of(std::size_t count) { return std::to_string(count); }
+
+std::string text_or_empty(const wire::Value* value) {
+  if (value == nullptr || value->is_null()) {
+    return "";
+  }
+  if (const std::string* text = value->as_string()) {
+    return *text;
+  }
+  return value->inspect();
+}
+
+// As upstream: upper case, "SIG" in front is optional.
+std::string normalize_signal(std::string name) {
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char letter) {
+    return static_cast<char>(letter >= 'a' && letter <= 'z' ? letter - 'a' + 'A' : letter);
+  });
+  return name.starts_with("SIG") ? name.substr(3) : name;
+}
+
+std::optional<std::uint32_t> as_count(std::string_view text) {
+  std::uint32_t number = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (failed != std::errc{} || end != text.data() + text.size()) {
+    return std::nullopt;
+  }
+  return number;
+}
+
+}  // namespace
+
+const std::vector<Commands::Spec>& Commands::table() {
+  static const std::vector<Spec> kTable = {
+      {"config", "Merge in a new set of config options (args: YAML hash).", &Commands::config},
+      {"dec", "Decrement the number of Einhorn child processes", &Commands::dec},
+      {"die",
+       "Send SIGNAL (default: SIGUSR2) to all workers, stop spawning new ones, and exit once all "
+       "workers die (args: [SIGNAL])",
+       &Commands::die},
+      {"ehlo", "", &Commands::ehlo},
+      {"guard:takeover", "", &Commands::guard_takeover},
+      {"help", "Print out available commands", &Commands::help},
+      {"inc", "Increment the number of Einhorn child processes", &Commands::inc},
+      {"louder", "Increase verbosity", &Commands::louder},
+      {"quieter", "Decrease verbosity", &Commands::quieter},
+      {"reload", "Reload Einhorn", &Commands::reload},
+      {"rollback", "Go back to the previous version of the workers", &Commands::rollback},
+      {"set_workers", "Set the number of Einhorn child processes (args: N)",
+       &Commands::set_workers},
+      {"signal", "Send one or more signals to all workers (args: SIG1 [SIG2 ...])",
+       &Commands::signal},
+      {"state", "Get a dump of Einhorn's current state (args: [json])", &Commands::state},
+      {"status", "Show the pool to people, on one screen", &Commands::status},
+      {"upgrade",
+       "Upgrade all Einhorn workers smoothly. This causes Einhorn to reload its own code as well. "
+       "(args: [--no-rollback])",
+       &Commands::upgrade},
+      {"upgrade_fleet",
+       "Upgrade all Einhorn workers a fleet at a time. This causes Einhorn to reload its own code "
+       "as well. (args: [--no-rollback])",
+       &Commands::upgrade_fleet},
+      {"worker:ack", "", &Commands::worker_ack},
+      {"worker:ping", "", &Commands::worker_ping},
+  };
+  return kTable;
+}
+
+void Commands::handle(CommandServer& server, Connection& connection,
+                      const wire::Request& request) {
+  Call call{server, connection, request, {}, false};
+  const wire::Value* id = request.document.find("id");
+  std::optional<wire::Value> request_id;
+  if (id != nullptr && !id->is_null() && (id->as_bool() == nullptr || *id->as_bool())) {
+    request_id = *id;
+  }
+  const auto answer = [&](const Answer& given) {
+    if (given.message) {
+      server.reply(connection, {*given.message, request_id, false, given.status}, request.language);
+    }
+  };
+  const wire::Value* command = request.document.find("command");
+  if (command == nullptr || command->is_null() ||
+      (command->as_bool() != nullptr && !*command->as_bool())) {
+    answer(error("No \"command\" parameter provided; not sure what you want me to do."));
+    return;
+  }
+  const std::string* name = command->as_string();
+  const auto& specs = table();
+  const auto spec = std::find_if(specs.begin(), specs.end(), [name](const Spec& candidate) {
+    return name != nullptr && candidate.name == *name;
+  });
+  if (spec == specs.end()) {
+    answer(error("Unrecognized command: " + command->inspect() + "\n\n" + descriptions() + "\n"));
+    return;
+  }
+  if (!connection.privileged && !spec->name.starts_with("worker:")) {
+    answer(error("Permission denied: only root and the user that Einhorn runs as may say \"" +
+                 *name + "\""));
+    return;
+  }
+  answer((this->*spec->run)(call));
+}
+
+std::string Commands::descriptions() const {
+  std::string text;
+  for (const Spec& spec : table()) {
+    if (!spec.help.empty()) {
+      text += (text.empty() ? "" : "\n") + std::string(spec.name) + ": " + std::string(spec.help);
+    }
+  }
+  return text;
+}
+
+std::optional<Commands::Answer> Commands::check_args(Call& call) const {
+  const wire::Value* args = call.request.document.find("args");
+  if (args == nullptr || args->is_null()) {
+    return error("No args provided");
+  }
+  const wire::List* list = args->as_list();
+  if (list == nullptr) {
+    return error("Args must be an array");
+  }
+  for (const wire::Value& value : *list) {
+    const std::string* text = value.as_string();
+    if (text == nullptr) {
+      return error("Argument is a " + std::string(value.ruby_class()) +
+                   ", not a string: " + value.inspect());
+    }
+    call.args.push_back(*text);
+  }
+  return std::nullopt;
+}
+
+Commands::Answer Commands::ehlo(Call& call) {
+  const std::string& name = target_.settings().name;
+  return {"Welcome, " + text_or_empty(call.request.document.find("user")) +
+          "! You are speaking to Einhorn Master Process " + std::to_string(target_.public_pid()) +
+          (name.empty() ? "" : " (" + name + ")") + ".\nThis is Einhorn " EINHORN_VERSION ".\n"};
+}
+
+Commands::Answer Commands::help(Call& /*call*/) {
+  return {"You are speaking to the Einhorn command socket. You can run the following commands:\n\n" +
+          descriptions() + "\n"};
+}
+
+Commands::Answer Commands::state(Call& call) {
+  static_cast<void>(check_args(call));
+  if (call.args.empty()) {
+    return {target_.report("state")};
+  }
+  if (call.args.size() == 1 && call.args[0] == "json") {
+    return {target_.report("json")};
+  }
+  return error("state takes no argument or \"json\"");
+}
+
+Commands::Answer Commands::status(Call& /*call*/) { return {target_.report("status")}; }
+
+Commands::Answer Commands::inc(Call& /*call*/) {
+  const std::uint32_t old = target_.pool().config().number;
+  if (old + 1 >= limits::kMaxWorkers) {
+    return error("Can't increase number of workers (already at " + std::to_string(old) + ").");
+  }
+  const std::string text = "Incrementing number of workers from " + std::to_string(old) + " -> " +
+                           std::to_string(old + 1);
+  target_.tell({Level::kInfo, "inc", text});
+  target_.apply(pool::event::SetNumber{old + 1});
+  return {text};
+}
+
+Commands::Answer Commands::dec(Call& /*call*/) {
+  const std::uint32_t old = target_.pool().config().number;
+  if (old <= 1) {
+    return error("Can't decrease number of workers (already at " + std::to_string(old) +
+                 ").  Run kill " + std::to_string(target_.public_pid()) +
+                 " if you really want to kill einhorn.");
+  }
+  const std::string text = "Decrementing number of workers from " + std::to_string(old) + " -> " +
+                           std::to_string(old - 1);
+  target_.tell({Level::kInfo, "dec", text});
+  target_.apply(pool::event::SetNumber{old - 1});
+  return {text};
+}
+
+Commands::Answer Commands::set_workers(Call& call) {
+  if (auto wrong = check_args(call)) {
+    return *wrong;
+  }
+  const std::string given = call.args.empty() ? "" : call.args[0];
+  const std::optional<std::uint32_t> count = as_count(given);
+  if (!count || *count < 1 || *count >= limits::kMaxWorkers) {
+    return error("Invalid count: '" + given + "'. Must be an integer in [1," +
+                 std::to_string(limits::kMaxWorkers) + ").");
+  }
+  const std::uint32_t old = target_.pool().config().number;
+  if (*count == old) {
+    return {""};
+  }
+  const std::string text = "Altering worker count, " + std::to_string(old) + " -> " +
+                           std::to_string(*count) + ". Will " +
+                           (old < *count ? "spin up additional workers."
+                                         : "gracefully terminate workers.");
+  target_.tell({Level::kInfo, "set_workers", text});
+  target_.apply(pool::event::SetNumber{*count});
+  return {text};
+}
+
+Commands::Answer Commands::quieter(Call& /*call*/) {
+  const std::int32_t verbosity = std::min(2, target_.settings().verbosity + 1);
+  target_.set_verbosity(verbosity);
+  const std::string text = "Verbosity set to " + std::to_string(verbosity);
+  target_.tell({Level::kInfo, "verbosity", text});
+  return {text};
+}
+
+Commands::Answer Commands::louder(Call& /*call*/) {
+  const std::int32_t verbosity = std::max(0, target_.settings().verbosity - 1);
+  target_.set_verbosity(verbosity);
+  const std::string text = "Verbosity set to " + std::to_string(verbosity);
+  target_.tell({Level::kInfo, "verbosity", text});
+  return {text};
+}
+
+Commands::Answer Commands::signal(Call& call) {
+  if (auto wrong = check_args(call)) {
+    return *wrong;
+  }
+  if (call.args.empty()) {
+    return error("No args provided");
+  }
+  std::vector<int> signals;
+  for (const std::string& arg : call.args) {
+    const std::string name = normalize_signal(arg);
+    const std::optional<int> number = parse_signal(name);
+    if (!number) {
+      return error("Invalid signal: " + wire::Value(name).inspect());
+    }
+    signals.push_back(*number);
+  }
+  std::string text;
+  for (const int number : signals) {
+    const std::vector<Pid> pids = target_.signal_all(number);
+    text += (text.empty() ? "" : "\n") + std::string("Successfully sent ") + signal_name(number) +
+            "s to " + count_of(pids.size()) + " processes: " + pid_list(pids);
+  }
+  return {text};
+}
+
+Commands::Answer Commands::die(Call& call) {
+  if (auto wrong = check_args(call)) {
+    return *wrong;
+  }
+  int number = target_.pool().config().stop_signal;
+  if (!call.args.empty()) {
+    const std::string name = normalize_signal(call.args[0]);
+    const std::optional<int> parsed = parse_signal(name);
+    if (!parsed) {
+      return error("Invalid signal: " + wire::Value(name).inspect());
+    }
+    number = *parsed;
+  }
+  const std::vector<Pid> pids = target_.worker_pids();
+  target_.apply(pool::event::Stop{number, false});
+  return {"Einhorn is going down! Successfully sent " + signal_name(number) + "s to " +
+          count_of(pids.size()) + " processes: " + pid_list(pids)};
+}
+
+Commands::Answer Commands::upgrade(Call& call) { return start_upgrade(call, true); }
+
+Commands::Answer Commands::upgrade_fleet(Call& call) { return start_upgrade(call, false); }
+
+Commands::Answer Commands::start_upgrade(Call& call, bool smooth) {
+  static_cast<void>(check_args(call));
+  bool rollback = true;
+  for (const std::string& arg : call.args) {
+    if (arg != "--no-rollback") {
+      return {"Unknown argument " + wire::Value(arg).inspect() +
+                  "; an upgrade takes only --no-rollback",
+              "could_not_start"};
+    }
+    rollback = false;
+  }
+  if (!target_.pool().ledger().respawn) {
+    return {"Not upgrading because Einhorn is going down", "could_not_start"};
+  }
+  const std::string first =
+      smooth ? "Upgrading smoothly, as commanded" : "Upgrading fleet, as commanded";
+  const wire::Value* id = call.request.document.find("id");
+  if (id != nullptr && !id->is_null()) {
+    call.server.reply(call.connection, {first, *id, true, ""}, call.request.language);
+    call.connection.subscriptions.push_back({*id, call.request.language});
+  } else {
+    call.server.reply(call.connection, {first, std::nullopt, false, ""}, call.request.language);
+  }
+  if (Status begun = target_.begin_upgrade(smooth, rollback); !begun) {
+    call.server.publish("Could not start the upgrade: " + begun.error().message(), true,
+                        "could_not_start");
+  }
+  return {std::nullopt};
+}
+
+Commands::Answer Commands::rollback(Call& call) {
+  const auto& ledger = target_.pool().ledger();
+  if (!ledger.respawn) {
+    return error("Not rolling back because Einhorn is going down");
+  }
+  if (!ledger.upgrade && !ledger.previous) {
+    return error("Can't roll back: there is no version before this one");
+  }
+  if (ledger.upgrade && ledger.upgrade->going_back) {
+    return error("Can't roll back: a roll-back is already under way");
+  }
+  const wire::Value* id = call.request.document.find("id");
+  if (id != nullptr && !id->is_null()) {
+    call.server.reply(call.connection, {"Rolling back, as commanded", *id, true, ""},
+                      call.request.language);
+    call.connection.subscriptions.push_back({*id, call.request.language});
+  } else {
+    call.server.reply(call.connection, {"Rolling back, as commanded", std::nullopt, false, ""},
+                      call.request.language);
+  }
+  target_.apply(pool::event::RollBack{});
+  return {std::nullopt};
+}
+
+Commands::Answer Commands::reload(Call& /*call*/) {
+  if (Status begun = target_.begin_reload(); !begun) {
+    return error("Could not reload: " + begun.error().message());
+  }
+  return {"Reloading, as commanded"};
+}
+
+Commands::Answer Commands::worker_ack(Call& call) {
+  const wire::Value* pid = call.request.document.find("pid");
+  if (pid != nullptr && pid->as_integer() != nullptr) {
+    target_.ack(call.connection.peer, static_cast<Pid>(*pid->as_integer()));
+  } else {
+    target_.tell({Level::kError, "bad_request",
+                  "Invalid request (no pid): " + call.request.document.inspect()});
+  }
+  call.server.close_after_output(call.connection);
+  return {std::nullopt};
+}
+
+Commands::Answer Commands::worker_ping(Call& call) {
+  const wire::Value* pid = call.request.document.find("pid");
+  if (pid != nullptr && pid->as_integer() != nullptr) {
+    const wire::Value* request_id = call.request.document.find("request_id");
+    std::string text = request_id != nullptr ? wire::encode_json(*request_id) : "null";
+    if (text.size() > limits::kMaxRequestIdBytes) {
+      const std::string* whole = request_id->as_string();
+      text = wire::encode_json(wire::Value(
+          (whole != nullptr ? *whole : text).substr(0, limits::kMaxRequestIdBytes / 6)));
+    }
+    target_.ping(call.connection.peer, static_cast<Pid>(*pid->as_integer()), std::move(text));
+  } else {
+    target_.tell({Level::kError, "bad_request",
+                  "Invalid request (no pid): " + call.request.document.inspect()});
+  }
+  call.server.close_after_output(call.connection);
+  return {std::nullopt};
+}
+
+Commands::Answer Commands::guard_takeover(Call& call) {
+  if (target_.take_over(call.connection)) {
+    return {std::nullopt};
+  }
+  return error("A guard is alive: pid " + std::to_string(target_.public_pid()));
+}
+
+}  // namespace einhorn::master

@@ -1,0 +1,61 @@
+// The master's end of the line to its guard; see guard/guard.h for the messages.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/ids.h"
+#include "os/kernel.h"
+
+namespace einhorn::master {
+
+// What the guard says.
+struct GuardSignal { int signal = 0; };
+struct ChildEnded { Pid pid = 0; os::Ended how; };
+struct GuardGone {};
+struct Go {};
+struct Kept {  // descriptors under their names; ours to close
+  std::vector<std::pair<std::string, int>> fds;
+};
+using GuardSays = std::variant<GuardSignal, ChildEnded, GuardGone, Go, Kept>;
+
+class GuardLink {
+ public:
+  GuardLink(os::Kernel& kernel, int socket) : kernel_(kernel), socket_(socket) {}
+  ~GuardLink();
+  GuardLink(const GuardLink&) = delete;
+  GuardLink& operator=(const GuardLink&) = delete;
+
+  // The next message; none: nothing waits.
+  [[nodiscard]] std::optional<GuardSays> next();
+
+  void ready();
+  void keep(std::string_view name, int fd);
+  void forget(std::string_view name);
+  void ask_for(Pid pid);
+  void leave_with(int exit_status);
+  void close();
+
+  [[nodiscard]] int socket() const { return socket_; }  // -1: the guard is gone
+  // Something could not be sent yet: watch for writing and call flush().
+  [[nodiscard]] bool blocked() const { return !unsent_.empty(); }
+  void flush();
+
+ private:
+  void say(std::string text, int fd = -1);
+
+  struct Unsent {
+    std::string text;
+    int fd = -1;  // a duplicate is not needed: a kept descriptor lives as long as its message waits
+  };
+  os::Kernel& kernel_;
+  int socket_;
+  std::vector<Unsent> unsent_;
+};
+
+}  // namespace einhorn::master

@@ -1,0 +1,427 @@
+#include "master/master.h"
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+
+#include "base/limits.h"
+#include "master/report.h"
+
+namespace einhorn::master {
+namespace {
+
+constexpr std::uint64_t kKindMask = ~((std::uint64_t{1} << 40U) - 1);
+constexpr int kMaxMessagesPerTurn = 256;
+constexpr std::int64_t kWallStep = 1'000'000'000;  // a wall clock that jumped by this was set
+// As in siginfo_t.
+constexpr int kChildKilled = 2;
+constexpr int kChildDumped = 3;
+
+pool::ExitStatus exit_status(os::Ended how) {
+  pool::ExitStatus status;
+  const bool signaled = how.code == kChildKilled || how.code == kChildDumped;
+  status.kind = signaled ? pool::ExitStatus::Kind::kSignaled : pool::ExitStatus::Kind::kExited;
+  status.value = how.status;
+  status.core_dumped = how.code == kChildDumped;
+  return status;
+}
+
+}  // namespace
+
+std::string Master::title() const {
+  if (!settings_.name.empty()) {
+    return settings_.name;
+  }
+  std::string title;
+  for (const std::string& word : settings_.original_command) {
+    title += (title.empty() ? "" : " ") + word;
+  }
+  return title;
+}
+
+bool Master::turn() {
+  if (exit_code_) {
+    return false;
+  }
+  std::array<os::Ready, 64> ready;
+  const std::size_t count = kernel_.wait(ready, next_deadline());
+  now_ = kernel_.now();
+  check_wall_clock();
+  log_->set_time(to_wall(now_, settings_.wall_offset));
+  // The guard first: it may say how a worker ended whose death is among the rest.
+  const auto end = ready.begin() + static_cast<std::ptrdiff_t>(count);
+  std::stable_sort(ready.begin(), end, [](const os::Ready& left, const os::Ready& right) {
+    return (left.token == kControlToken) > (right.token == kControlToken);
+  });
+  for (auto it = ready.begin(); it != end && !exit_code_; ++it) {
+    on_ready(*it);
+  }
+  if (!exit_code_) {
+    const std::optional<Instant> due = pool_->next_deadline();
+    if (due && *due <= now_) {
+      apply(pool::event::TimerDue{});
+    }
+  }
+  if (!exit_code_) {
+    server_->continue_waiting(now_);
+  }
+  watch_guard();
+  return !exit_code_;
+}
+
+// Messages to the guard that found no room go out when there is some.
+void Master::watch_guard() {
+  if (guard_.socket() >= 0 && guard_.blocked() != guard_watched_for_room_) {
+    guard_watched_for_room_ = guard_.blocked();
+    static_cast<void>(
+        kernel_.watch(guard_.socket(), kControlToken, {true, guard_watched_for_room_}).has_value());
+  }
+}
+
+std::optional<Instant> Master::next_deadline() {
+  std::optional<Instant> next = pool_->next_deadline();
+  const std::optional<Instant> server = server_->next_deadline(now_);
+  if (server && (!next || *server < *next)) {
+    next = server;
+  }
+  return next;
+}
+
+// A wall clock that was set makes every time we show wrong; slow drift is left alone, so that a time
+// shown twice reads the same.
+void Master::check_wall_clock() {
+  const WallOffset current = kernel_.wall_offset();
+  const std::int64_t step = current.nanoseconds - settings_.wall_offset.nanoseconds;
+  if (step > kWallStep || step < -kWallStep) {
+    settings_.wall_offset = current;
+    settings_dirty_ = true;
+  }
+}
+
+void Master::on_ready(const os::Ready& ready) {
+  const std::uint64_t low = ready.token & ~kKindMask;
+  switch (ready.token & kKindMask) {
+    case CommandServer::kListenerToken:
+      server_->on_listener(now_);
+      return;
+    case CommandServer::kConnectionToken:
+      server_->on_connection(low, ready, now_);
+      return;
+    case Roster::kWorkerToken:
+      on_worker_dead(static_cast<std::uint32_t>(low));
+      return;
+    default:
+      break;
+  }
+  if (ready.token == kControlToken) {
+    if (ready.writable) {
+      guard_.flush();
+    }
+    on_guard();
+  } else if (ready.token == kNotifyToken) {
+    on_worker_message();
+  }
+}
+
+void Master::on_guard() {
+  for (int i = 0; i < kMaxMessagesPerTurn && !exit_code_; ++i) {
+    const std::optional<GuardSays> said = guard_.next();
+    if (!said) {
+      break;
+    }
+    if (const auto* signal = std::get_if<GuardSignal>(&*said)) {
+      on_guard_signal(signal->signal);
+    } else if (const auto* ended = std::get_if<ChildEnded>(&*said)) {
+      on_child_ended(ended->pid, ended->how);
+    } else if (const auto* kept = std::get_if<Kept>(&*said)) {
+      for (const auto& [name, fd] : kept->fds) {
+        kernel_.close(fd);
+      }
+    } else if (std::holds_alternative<GuardGone>(*said)) {
+      on_guard_gone();
+      return;
+    }
+  }
+}
+
+void Master::on_guard_gone() {
+  settings_.guard_lost = true;
+  settings_dirty_ = true;
+  public_pid_ = own_pid_;
+  log_->set_pid(own_pid_);
+  log_->error("guard_lost",
+              "The guard is gone. Workers and sockets stay; start einhorn again with the same "
+              "command line to take the pool over.");
+  for (const pool::Worker* worker : pool_->workers()) {
+    if (Roster::Process* process = roster_->find(worker->id)) {
+      process->orphan = true;
+    }
+  }
+  if (settings_.kill_children_on_exit) {
+    // The kernel has sent the workers their signal at the guard's death.
+    apply(pool::event::Stop{pool_->config().stop_signal, true});
+  } else {
+    drain_events();
+  }
+}
+
+void Master::on_guard_signal(int signal) {
+  const int stop = pool_->config().stop_signal;
+  switch (signal) {
+    case SIGINT:
+    case SIGUSR2:
+      apply(pool::event::Stop{stop, false});
+      return;
+    case SIGTERM:
+      apply(pool::event::Stop{SIGTERM, false});
+      return;
+    case SIGQUIT:
+      apply(pool::event::Quit{SIGQUIT});
+      return;
+    case SIGHUP:
+    case SIGALRM:
+      if (!pool_->ledger().respawn) {
+        log_->info("not_upgrading", "Not reloading einhorn because we're exiting");
+      } else if (Status begun = begin_upgrade(true, true); !begun) {
+        log_->error("upgrade_not_started",
+                    "Could not start the upgrade: " + begun.error().message());
+      }
+      return;
+    case SIGUSR1:
+      if (Status opened = log_->open(settings_.log_file); !opened) {
+        log_->error("log_failed", "Can't reopen the log: " + opened.error().message());
+      } else {
+        log_->info("log_reopened", "Reopened the log");
+      }
+      return;
+    case SIGTTIN:
+    case SIGTTOU: {
+      const std::uint32_t number = pool_->config().number;
+      const std::uint32_t wanted = signal == SIGTTIN ? number + 1 : number - 1;
+      if (wanted >= 1 && wanted < limits::kMaxWorkers) {
+        apply(pool::event::SetNumber{wanted});
+      }
+      return;
+    }
+    default:
+      log_->debug("Nothing to do on signal " + std::to_string(signal));
+  }
+}
+
+void Master::on_child_ended(Pid pid, os::Ended how) {
+  if (roster_->forget_ghost(pid)) {
+    return;
+  }
+  const std::optional<WorkerId> worker = roster_->find_pid(pid);
+  if (!worker) {
+    log_->debug("Reaped process " + std::to_string(pid) + ", which is no worker");
+    return;
+  }
+  exited(*worker, exit_status(how));
+}
+
+void Master::exited(WorkerId worker, pool::ExitStatus status) {
+  apply(pool::event::Exited{worker, status});
+}
+
+// A pidfd says that a worker is dead; how it ended only its parent can learn.
+void Master::on_worker_dead(std::uint32_t slot) {
+  Roster::Process* process = roster_->find_slot(slot);
+  if (process == nullptr || process->reported || !kernel_.is_dead(process->pidfd)) {
+    return;
+  }
+  if (process->own) {
+    if (const auto how = kernel_.reap(process->pid)) {
+      exited(process->worker, exit_status(*how));
+    }
+    return;
+  }
+  if (process->orphan || guard_.socket() < 0) {
+    exited(process->worker, {});
+    return;
+  }
+  process->reported = true;
+  kernel_.unwatch(process->pidfd);
+  guard_.ask_for(process->pid);
+}
+
+void Master::on_worker_message() {
+  for (int i = 0; i < kMaxMessagesPerTurn; ++i) {
+    os::Message message = kernel_.receive(descriptors_.notify);
+    if (message.kind != os::Transfer::Kind::kDone) {
+      return;
+    }
+    for (const int fd : message.fds) {
+      kernel_.close(fd);
+    }
+    if (const auto worker = roster_->worker_of(message.sender.pid)) {
+      take_worker_message(*worker, message.text);
+    } else {
+      log_->debug("A notification from process " + std::to_string(message.sender.pid) +
+                  ", which belongs to no worker");
+    }
+  }
+}
+
+// sd_notify(3): lines of KEY=VALUE; what we don't know is ignored.
+void Master::take_worker_message(WorkerId worker, std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (line == "READY=1") {
+      if (pool_->config().ack_mode == pool::AckMode::kNotify) {
+        apply(pool::event::Acked{worker, pool::AckMode::kNotify});
+      }
+    } else if (line == "WATCHDOG=1") {
+      apply(pool::event::Pinged{worker, "null"});
+    } else if (line.starts_with("STATUS=")) {
+      apply(pool::event::StatusSaid{
+          worker, std::string(line.substr(7, limits::kMaxStatusBytes))});
+    }
+  }
+}
+
+std::optional<WorkerId> Master::sender(const os::Peer& peer, Pid claimed) {
+  const std::optional<WorkerId> named = roster_->find_pid(claimed);
+  if (!named) {
+    return std::nullopt;
+  }
+  const std::optional<WorkerId> from = roster_->worker_of(peer.pid);
+  if (from == named) {
+    return named;
+  }
+  // A helper that a worker ran for this may be gone already, with its ancestry. Then the user counts.
+  const bool vanished = kernel_.parent_of(peer.pid) == 0;
+  if (!from && vanished && (peer.uid == 0 || peer.uid == kernel_.own_uid())) {
+    return named;
+  }
+  return std::nullopt;
+}
+
+void Master::ack(const os::Peer& peer, Pid pid) {
+  if (const auto worker = sender(peer, pid)) {
+    apply(pool::event::Acked{*worker, pool::AckMode::kManual});
+    return;
+  }
+  if (!roster_->find_pid(pid)) {
+    log_->error("ack_refused",
+                "Could not find state for PID " + std::to_string(pid) + "; ignoring ACK.");
+    return;
+  }
+  log_->error("ack_refused", "Process " + std::to_string(peer.pid) + " (user " +
+                                 std::to_string(peer.uid) + ") tried to ACK for worker " +
+                                 std::to_string(pid) +
+                                 " but is neither it nor its descendant; ignoring ACK.");
+}
+
+void Master::ping(const os::Peer& peer, Pid pid, std::string request_id) {
+  if (const auto worker = sender(peer, pid)) {
+    apply(pool::event::Pinged{*worker, std::move(request_id)});
+    return;
+  }
+  log_->error("ping_refused", "Process " + std::to_string(peer.pid) +
+                                  " sent a ping for PID " + std::to_string(pid) +
+                                  ", which is not its worker; ignoring it.");
+}
+
+void Master::set_verbosity(std::int32_t verbosity) {
+  settings_.verbosity = verbosity;
+  log_->set_verbosity(verbosity);
+  settings_dirty_ = true;
+  persist();
+}
+
+std::vector<Pid> Master::worker_pids() const {
+  std::vector<Pid> pids;
+  for (const pool::Worker* worker : pool_->workers()) {
+    if (const Pid pid = roster_->pid_of(worker->id); pid != 0) {
+      pids.push_back(pid);
+    }
+  }
+  return pids;
+}
+
+std::vector<Pid> Master::signal_all(int signal) {
+  const std::vector<Pid> pids = worker_pids();
+  apply(pool::event::SignalAll{signal});
+  return pids;
+}
+
+std::string Master::report(std::string_view kind) {
+  const auto memory = [this](Pid pid) {
+    const auto use = pid != 0 ? kernel_.memory_of(pid) : std::nullopt;
+    return use ? std::optional<std::uint64_t>(use->resident_bytes) : std::nullopt;
+  };
+  const Pid guard = guard_.socket() >= 0 ? public_pid_ : 0;
+  const ReportInput input{*pool_,
+                          settings_,
+                          programs_,
+                          listeners_,
+                          guard,
+                          own_pid_,
+                          memory(guard).value_or(0),
+                          memory(own_pid_).value_or(0),
+                          now_,
+                          pid_of_,
+                          memory};
+  if (kind == "json") {
+    return state_json(input);
+  }
+  if (kind == "status") {
+    return status_text(input);
+  }
+  return state_yaml(input);
+}
+
+Result<wire::Program> Master::record_program(Version version) {
+  wire::Program program;
+  program.version = version;
+  Result<std::string> directory = settings_.directory.empty()
+                                      ? Result<std::string>(programs_.rbegin()->second.directory)
+                                      : kernel_.resolve_directory(settings_.directory);
+  if (!directory) {
+    return directory.error();
+  }
+  program.directory = *directory;
+  program.environment = settings_.start_environment;
+  program.arguments = programs_.rbegin()->second.arguments;
+  std::string path;
+  for (const std::string& variable : program.environment) {
+    if (variable.starts_with("PATH=")) {
+      path = variable.substr(5);
+    }
+  }
+  Result<std::string> found =
+      kernel_.find_program(settings_.original_command.at(0), path, program.directory);
+  if (!found) {
+    return found.error();
+  }
+  program.path = *found;
+  program.arguments.at(0) = *found;
+  return program;
+}
+
+Status Master::begin_upgrade(bool smooth, bool rollback) {
+  const Version next{pool_->ledger().newest.value + 1};
+  Result<wire::Program> program = record_program(next);
+  if (!program) {
+    return program.error();
+  }
+  // Recorded before the pool may ask for it.
+  if (Status kept = journal_->append(wire::encode_entry(*program)); !kept) {
+    return kept;
+  }
+  programs_[next] = std::move(*program);
+  apply(pool::event::Upgrade{smooth, rollback});
+  return Ok{};
+}
+
+Status Master::begin_reload() { return make_error("reload", "not available in this master"); }
+
+bool Master::take_over(Connection& connection) {
+  static_cast<void>(connection);
+  return false;
+}
+
+}  // namespace einhorn::master

@@ -1,0 +1,243 @@
+// From the guard's descriptors and the snapshot to a master that acts.
+#include <algorithm>
+#include <array>
+
+#include "base/limits.h"
+#include "master/master.h"
+
+namespace einhorn::master {
+namespace {
+
+constexpr std::string_view kListenerPrefix = "listen:";
+
+std::optional<std::uint32_t> listener_index(std::string_view name) {
+  if (!name.starts_with(kListenerPrefix)) {
+    return std::nullopt;
+  }
+  std::uint32_t index = 0;
+  for (const char digit : name.substr(kListenerPrefix.size())) {
+    index = index * 10 + static_cast<std::uint32_t>(digit - '0');
+  }
+  return index;
+}
+
+}  // namespace
+
+Master::Master(os::Kernel& kernel, int control)
+    : kernel_(kernel), guard_(kernel, control), commands_(*this) {
+  pid_of_ = [this](WorkerId worker) { return roster_ ? roster_->pid_of(worker) : 0; };
+}
+
+Master::~Master() {
+  for (const int fd : {descriptors_.command, descriptors_.notify, descriptors_.snapshot}) {
+    if (fd >= 0) {
+      kernel_.close(fd);
+    }
+  }
+  for (const auto& [index, fd] : descriptors_.listeners) {
+    kernel_.close(fd);
+  }
+}
+
+Result<std::unique_ptr<Master>> Master::create(os::Kernel& kernel, int control,
+                                               Duration patience) {
+  std::unique_ptr<Master> master(new Master(kernel, control));
+  master->now_ = kernel.now();
+  if (Status received = master->receive(patience); !received) {
+    return received.error();
+  }
+  if (Status restored = master->restore(); !restored) {
+    return restored.error();
+  }
+  master->resume();
+  return master;
+}
+
+// Everything that the guard keeps, up to its word to go.
+Status Master::receive(Duration patience) {
+  if (Status watched = kernel_.watch(guard_.socket(), kControlToken, {true, false}); !watched) {
+    return watched;
+  }
+  const Instant deadline = now_ + patience;
+  for (;;) {
+    const std::optional<GuardSays> said = guard_.next();
+    if (!said) {
+      if (kernel_.now() >= deadline) {
+        return make_error("start of the master", "the guard did not hand anything over");
+      }
+      std::array<os::Ready, 4> ready;
+      kernel_.wait(ready, deadline);
+      continue;
+    }
+    if (std::holds_alternative<GuardGone>(*said)) {
+      return make_error("start of the master", "the guard is gone");
+    }
+    if (std::holds_alternative<Go>(*said)) {
+      return Ok{};
+    }
+    if (const Kept* kept = std::get_if<Kept>(&*said)) {
+      for (const auto& [name, fd] : kept->fds) {
+        if (name == "command") {
+          descriptors_.command = fd;
+        } else if (name == "notify") {
+          descriptors_.notify = fd;
+        } else if (name == "snapshot") {
+          descriptors_.snapshot = fd;
+        } else if (const auto index = listener_index(name)) {
+          descriptors_.listeners[*index] = fd;
+        } else {
+          kernel_.close(fd);
+        }
+      }
+    }
+  }
+}
+
+Status Master::restore() {
+  if (descriptors_.snapshot < 0 || descriptors_.command < 0 || descriptors_.notify < 0) {
+    return make_error("start of the master", "the guard did not hand over all it must keep");
+  }
+  Result<std::string> bytes = kernel_.read_all(descriptors_.snapshot);
+  if (!bytes) {
+    return bytes.error();
+  }
+  Result<wire::Snapshot> read = wire::decode_snapshot(*bytes);
+  if (!read) {
+    return read.error();
+  }
+  os::SpawnNote note;
+  if (bytes->size() >= sizeof(note)) {
+    std::copy_n(bytes->data(), sizeof(note), reinterpret_cast<char*>(&note));
+  }
+  settings_ = read->settings;
+  programs_ = std::move(read->programs);
+  listeners_ = std::move(read->listeners);
+  own_pid_ = kernel_.own_pid();
+  public_pid_ = kernel_.own_parent();
+  if (!settings_.started_at) {
+    settings_.started_at = now_;
+    settings_.wall_offset = kernel_.wall_offset();
+  }
+  log_ = std::make_unique<Log>(kernel_, public_pid_, settings_.verbosity, settings_.log_json);
+  log_->set_time(to_wall(now_, settings_.wall_offset));
+  if (Status opened = log_->open(settings_.log_file); !opened) {
+    log_->error("log_failed", opened.error().message());
+  }
+  for (const std::string& damage : read->damage) {
+    log_->error("snapshot_damaged", "Snapshot: " + damage);
+  }
+  if (Status placed = place_descriptors(); !placed) {
+    return placed;
+  }
+  roster_ = std::make_unique<Roster>(kernel_);
+  std::vector<pool::Worker> workers;
+  std::vector<wire::WorkerRecord> records;
+  for (auto& [epoch, record] : read->workers) {
+    if (record.worker.state == pool::WorkerState::kSpawning && record.pid == 0 &&
+        note.epoch == epoch.value) {
+      record.pid = note.pid;  // the kernel wrote it down when the last master could not any more
+    }
+    workers.push_back(record.worker);
+    records.push_back(record);
+  }
+  pool_ = std::make_unique<pool::Pool>(read->config, std::move(read->ledger), std::move(workers));
+  journal_ = std::make_unique<Journal>(kernel_, [this](int fd) { guard_.keep("snapshot", fd); });
+  for (wire::WorkerRecord& record : records) {
+    restore_worker(std::move(record));
+  }
+  server_ = std::make_unique<CommandServer>(
+      kernel_, *log_, descriptors_.command,
+      [this](Connection& connection, const wire::Request& request) {
+        commands_.handle(*server_, connection, request);
+      });
+  return Ok{};
+}
+
+// Gives the sockets numbers that no worker's socket will have, and says up to which number a spawn
+// passes descriptors on.
+Status Master::place_descriptors() {
+  const int count = static_cast<int>(listeners_.size());
+  int least = settings_.first_descriptor + count + 1;
+  keep_below_ = least;
+  for (const std::int32_t inherited : settings_.inherited) {
+    keep_below_ = std::max(keep_below_, inherited + 1);
+  }
+  int target = settings_.first_descriptor;
+  for (const auto& [index, record] : listeners_) {
+    const auto found = descriptors_.listeners.find(index);
+    if (found == descriptors_.listeners.end()) {
+      return make_error("start of the master",
+                        "the socket of " + record.text + " was not handed over");
+    }
+    Result<int> raised = kernel_.raise(found->second, least);
+    if (!raised) {
+      return raised.error();
+    }
+    found->second = *raised;
+    least = *raised + 1;
+    keep_below_ = std::max(keep_below_, least);
+    moves_.push_back({*raised, target++});
+  }
+  return Ok{};
+}
+
+// A worker of the snapshot: is it still there, and whose child is it?
+void Master::restore_worker(wire::WorkerRecord record) {
+  const WorkerId id = record.worker.id;
+  if (pool_->find(id) == nullptr) {
+    return;
+  }
+  if (record.pid == 0) {
+    events_.push_back(pool::event::SpawnFailed{id, "the master died before the worker was started"});
+    return;
+  }
+  Roster::Process process;
+  process.worker = id;
+  process.pid = record.pid;
+  process.pidfd = kernel_.open_process(record.pid, public_pid_).value_or(-1);
+  if (process.pidfd < 0) {
+    process.orphan = true;
+    // Under the same guard it would still be the guard's child: the pid is somebody else's by now.
+    if (record.orphan || settings_.guard_pid != public_pid_) {
+      process.pidfd = kernel_.open_process(record.pid, 0).value_or(-1);
+    }
+  }
+  if (record.worker.state == pool::WorkerState::kSpawning) {
+    events_.push_back(pool::event::Spawned{id});
+  }
+  roster_->add(process);
+  if (process.pidfd < 0) {
+    events_.push_back(pool::event::Exited{id, {}});
+  }
+}
+
+void Master::resume() {
+  ++settings_.generation;
+  settings_.guard_lost = false;
+  settings_.guard_pid = public_pid_;
+  settings_dirty_ = true;
+  if (settings_.nice_master) {
+    kernel_.set_nice(*settings_.nice_master);
+  }
+  if (Status kept = journal_->rewrite(snapshot()); !kept) {
+    log_->error("snapshot_failed", "Can't write the snapshot: " + kept.error().message());
+  }
+  if (Status started = server_->start(); !started) {
+    log_->error("command_socket_failed", started.error().message());
+  }
+  if (Status watched = kernel_.watch(descriptors_.notify, kNotifyToken, {true, false}); !watched) {
+    log_->error("notify_socket_failed", watched.error().message());
+  }
+  guard_.ready();
+  if (!settings_.started) {
+    settings_.started = true;
+    events_.push_front(pool::event::Started{});
+  } else {
+    log_->info("master_started", "A new master goes on (pid " + std::to_string(own_pid_) + ", the " +
+                                     std::to_string(settings_.generation) + ". of this pool) with " +
+                                     std::to_string(pool_->alive()) + " workers");
+  }
+  drain_events();
+}
+
+}  // namespace einhorn::master

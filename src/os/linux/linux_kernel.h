@@ -1,0 +1,60 @@
+// The real kernel: epoll, pidfd, clone3, memfd, procfs.
+#pragma once
+
+#include <memory>
+
+#include "os/kernel.h"
+#include "os/unique_fd.h"
+
+namespace einhorn::os {
+
+class LinuxKernel final : public Kernel {
+ public:
+  // Errors: no epoll descriptor to be had.
+  [[nodiscard]] static Result<std::unique_ptr<LinuxKernel>> create();
+  ~LinuxKernel() override;
+
+  Instant now() override;
+  WallOffset wall_offset() override;
+  std::size_t wait(std::span<Ready> ready, std::optional<Instant> deadline) override;
+  Status watch(int fd, std::uint64_t token, Interest interest) override;
+  void unwatch(int fd) override;
+  Result<Accepted> accept(int listener) override;
+  Transfer read(int fd, std::span<char> into) override;
+  Transfer write(int fd, std::string_view bytes) override;
+  Message receive(int socket) override;
+  Transfer send(int socket, std::string_view text, std::span<const int> fds) override;
+  void close(int fd) override;
+  Result<int> raise(int fd, int least) override;
+  Transfer write_line(int fd, std::string_view line) override;
+  Result<int> open_log(const std::string& path) override;
+  Result<int> create_memory(const char* name) override;
+  Status write_at(int fd, std::uint64_t offset, std::string_view bytes) override;
+  Result<std::string> read_all(int fd) override;
+  Result<SpawnNote*> map_note(int fd) override;
+  void unmap_note(SpawnNote* note) override;
+  Result<Spawned> spawn(const SpawnSpec& spec) override;
+  bool signal(int pidfd, Pid pid, int signal, bool group) override;
+  std::optional<int> open_process(Pid pid, Pid parent) override;
+  bool is_dead(int pidfd) override;
+  std::optional<Ended> reap(Pid pid) override;
+  Pid parent_of(Pid pid) override;
+  Pid own_pid() override;
+  Pid own_parent() override;
+  std::uint32_t own_uid() override;
+  std::optional<MemoryUse> memory_of(Pid pid) override;
+  void set_nice(int level) override;
+  void remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) override;
+  Result<std::string> current_directory() override;
+  Result<std::string> resolve_directory(const std::string& path) override;
+  Result<std::string> find_program(const std::string& name, const std::string& path,
+                                   const std::string& directory) override;
+
+ private:
+  explicit LinuxKernel(UniqueFd epoll) : epoll_(std::move(epoll)) {}
+
+  UniqueFd epoll_;
+  void* spawn_stack_ = nullptr;  // mapped at the first spawn; one spawn at a time uses it
+};
+
+}  // namespace einhorn::os

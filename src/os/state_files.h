@@ -1,0 +1,53 @@
+// The files a pool leaves in the file system: lock, pid file, command socket.
+//
+// They may lie in a directory that everybody can write to. A path that is a link, or a file that is not
+// ours, is refused and never followed, emptied or removed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "os/unique_fd.h"
+
+namespace einhorn::os {
+
+struct SocketFile {
+  UniqueFd fd;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+};
+
+// Locks the file (made 0600, left behind) for as long as the descriptor lives.
+// Errors: somebody else holds it, it is not ours, it can't be made.
+[[nodiscard]] Result<UniqueFd> lock_file(const std::string& path);
+
+// Whether somebody listens at that path: a connected stream socket then, else none.
+// Errors: something that is no socket is there.
+[[nodiscard]] Result<UniqueFd> connect_if_alive(const std::string& path);
+
+// A listening stream socket; a dead socket file of ours there is replaced.
+[[nodiscard]] Result<SocketFile> open_command_socket(const std::string& path, std::uint32_t mode,
+                                                     const std::string& group);
+// A datagram socket that learns its senders' pids; whatever socket file of ours is there is replaced.
+[[nodiscard]] Result<SocketFile> open_notify_socket(const std::string& path, std::uint32_t mode);
+
+// The pid without a newline, 0644. Errors: the path is a link or a file that is not ours.
+[[nodiscard]] Status write_pid_file(const std::string& path, Pid pid);
+void remove_file(const std::string& path);
+
+// Descriptors from 3 on that were inherited and would be by a program that we exec.
+[[nodiscard]] std::vector<std::int32_t> inherited_descriptors();
+
+// 0, 1 and 2 are open afterwards.
+void open_standard_descriptors();
+
+// How many CPUs this process may run on; at least 1.
+[[nodiscard]] std::uint32_t cpu_count();
+
+// As Ruby's Dir.tmpdir: TMPDIR, TMP, TEMP, if it is a directory that can be written to; else /tmp.
+[[nodiscard]] std::string temporary_directory(const char* (*lookup)(const char*));
+
+}  // namespace einhorn::os

@@ -1,0 +1,207 @@
+// The pool: every decision about how workers live and die, and nothing else.
+//
+// `step(event, now)` takes what happened and answers what is to be done. It makes no system call,
+// reads no clock and knows no descriptor and no pid: the master carries out the actions in their order
+// and reports each outcome as another event.
+//
+// Words. The *target version* is the one that new workers get. A worker of the target version is
+// *modern*, any other one is *old*. The *number* is how many modern workers are wanted.
+//
+// Invariants (checked by the simulation after every step):
+//   capacity   while a newer version comes up, ready workers (of any version, not stopping) never fall
+//              below the number because of something the pool did
+//   identity   slots are unique among living workers; an epoch is used once
+//   rollback   until the target version has proved itself, old ready workers are never all stopped
+//   pacing     at most max_unacked modern workers are starting at a time, except for the first
+//              fill, a fleet upgrade and (unless max_unacked was asked for) replacements of
+//              workers that had been up for a while
+//   quiet      next_deadline() is none when nothing is to be waited for
+//
+// Cost: a step takes O(log n) for n workers, except an upgrade's start, `stop` and restoring, O(n).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <queue>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pool/config.h"
+#include "pool/event.h"
+#include "pool/worker.h"
+
+namespace einhorn::pool {
+
+// An upgrade (or a roll-back, which is one to an older version) that is under way.
+struct UpgradeProgress {
+  Version from;
+  Version to;
+  bool smooth = true;
+  bool rollback = true;      // failing leads to a roll-back
+  bool going_back = false;   // this is the roll-back
+  bool proved = false;       // the canaries have done their time
+  std::uint32_t failures = 0;
+  Instant started_at;
+  std::vector<std::string> reports;  // how new workers failed; the first few
+};
+
+// Everything about a pool that is not one worker's. Goes into the snapshot as one record.
+struct Ledger {
+  Version version;                  // the target version
+  Version newest;                   // the highest number ever given
+  Version proved;                   // the last version that came up completely
+  std::optional<Version> previous;  // the one before it
+  std::uint64_t next_epoch = 1;
+  std::uint32_t deaths_before_ack = 0;
+  std::uint32_t burst_left = 0;  // spawns that max_unacked does not hold back
+  std::uint64_t deaths = 0;      // workers that ended without being told to
+  std::optional<Instant> last_spinup;
+  std::optional<Instant> last_upgraded;
+  bool respawn = true;
+  bool failed = false;
+  bool left = false;
+  std::string failure;  // why the last upgrade failed; "" if it did not
+  std::optional<UpgradeProgress> upgrade;
+};
+
+class Pool {
+ public:
+  explicit Pool(Config config);
+  // A pool as it was, from a snapshot. The master then reports which workers are gone.
+  Pool(Config config, Ledger ledger, std::vector<Worker> workers);
+
+  // The actions stay valid until the next step.
+  const std::vector<Action>& step(const Event& event, Instant now);
+
+  // When a TimerDue is wanted; none: never.
+  [[nodiscard]] std::optional<Instant> next_deadline() const;
+
+  [[nodiscard]] const Config& config() const { return config_; }
+  [[nodiscard]] const Ledger& ledger() const { return ledger_; }
+
+  // Null if that worker is gone (or its slot has another one).
+  [[nodiscard]] const Worker* find(WorkerId worker) const;
+  // In the order of their spawn. O(n).
+  [[nodiscard]] std::vector<const Worker*> workers() const;
+  [[nodiscard]] std::size_t alive() const { return alive_; }
+  // Modern workers that are ready: what upstream counts as ACKs.
+  [[nodiscard]] std::size_t modern_ready() const { return modern_ready_.size(); }
+  [[nodiscard]] std::size_t ready() const { return modern_ready_.size() + old_ready_.size(); }
+  [[nodiscard]] std::size_t starting() const { return modern_starting_.size(); }
+  [[nodiscard]] std::size_t old_unsignaled() const {
+    return old_ready_.size() + old_starting_.size();
+  }
+  // Versions that a living worker has or that a spawn may still ask for.
+  [[nodiscard]] std::set<Version> versions_in_use() const;
+
+  // What changed since the last call, for the snapshot.
+  struct Changes {
+    bool ledger = false;
+    bool config = false;
+    std::vector<WorkerId> changed;
+    std::vector<WorkerId> gone;
+  };
+  [[nodiscard]] Changes take_changes();
+
+ private:
+  struct ByAge {
+    bool operator()(const WorkerId& left, const WorkerId& right) const {
+      return left.epoch < right.epoch;
+    }
+  };
+  using Bucket = std::set<WorkerId, ByAge>;
+  struct Entry {
+    Worker worker;
+    Bucket* bucket = nullptr;
+    std::optional<Instant> timer;
+    bool dirty = false;
+  };
+
+  void on(const event::Started& event, Instant now);
+  void on(const event::TimerDue& event, Instant now);
+  void on(const event::Spawned& event, Instant now);
+  void on(const event::SpawnFailed& event, Instant now);
+  void on(const event::Exited& event, Instant now);
+  void on(const event::Acked& event, Instant now);
+  void on(const event::Pinged& event, Instant now);
+  void on(const event::StatusSaid& event, Instant now);
+  void on(const event::SetNumber& event, Instant now);
+  void on(const event::Upgrade& event, Instant now);
+  void on(const event::RollBack& event, Instant now);
+  void on(const event::Stop& event, Instant now);
+  void on(const event::Quit& event, Instant now);
+  void on(const event::SignalAll& event, Instant now);
+  void on(const event::Reconfigured& event, Instant now);
+
+  // roster.cpp: who is where
+  Entry* entry(WorkerId worker);
+  void place(Entry& entry);  // into the bucket that its state and version say
+  void rebucket_all();
+  void set_timer(Entry& entry, std::optional<Instant> at);
+  void schedule(Entry& entry);  // the timer that its state asks for
+  void touch(Entry& entry);
+  void remove(Entry& entry);
+  Slot take_lowest_slot();
+  Entry& insert(Worker worker);
+  template <typename Visit>
+  void each_by_age(Visit visit);
+
+  // pool.cpp
+  void become_ready(Entry& entry, AckMode by, Instant now);
+  void count_death_before_ack();
+  void count_death_after_ack(const Worker& worker, Instant now);
+  [[nodiscard]] bool dying_quickly(Instant now) const;
+  void on_worker_timer(Entry& entry, Instant now);
+  void kill(Entry& entry, Instant now);
+  void stop_workers(std::vector<WorkerId> workers, int signal, Instant now, bool sent = false);
+  std::vector<WorkerId> oldest(const Bucket& bucket, std::size_t count) const;
+  void note(Note note) { actions_.emplace_back(std::move(note)); }
+  void recover();
+
+  // spinup.cpp
+  void settle(Instant now);
+  void replenish(Instant now);
+  bool may_spawn(Instant now);
+  void replace_old(Instant now);
+  void spawn(Version version, Instant now);
+  [[nodiscard]] Duration spinup_interval(Instant now) const;
+  [[nodiscard]] std::size_t missing() const;
+  void finish_if_over();
+
+  // upgrade.cpp
+  void begin_upgrade(UpgradeProgress progress, Instant now);
+  void retarget(Version version);
+  void advance_upgrade(Instant now);
+  void finish_upgrade(Instant now);
+  void fail_upgrade(std::string reason, Instant now);
+  void count_upgrade_failure(const Worker& worker, const std::string& how, Instant now);
+  [[nodiscard]] std::uint32_t canaries() const;
+  void cull(Instant now);
+
+  Config config_;
+  Ledger ledger_;
+  std::vector<std::unique_ptr<Entry>> slots_;
+  std::priority_queue<std::uint32_t, std::vector<std::uint32_t>, std::greater<>> free_slots_;
+  std::size_t alive_ = 0;
+  Bucket modern_starting_;  // Spawning, Starting
+  Bucket modern_ready_;
+  Bucket old_starting_;
+  Bucket old_ready_;
+  Bucket stopping_;
+  std::set<std::pair<Instant, WorkerId>> timers_;
+  std::optional<Instant> spinup_at_;
+  std::optional<Instant> canary_at_;
+  std::vector<Action> actions_;
+  std::vector<WorkerId> dirty_;
+  std::vector<WorkerId> gone_;
+  Instant quick_deaths_since_;
+  std::uint32_t quick_deaths_ = 0;
+  bool ledger_dirty_ = true;
+  bool config_dirty_ = true;
+};
+
+}  // namespace einhorn::pool

@@ -1,0 +1,142 @@
+// When workers are started: filling the pool up, pacing, back-off, giving up.
+#include <algorithm>
+#include <cmath>
+
+#include "base/limits.h"
+#include "pool/pool.h"
+
+namespace einhorn::pool {
+namespace {
+
+constexpr Duration kPauseBetweenQuickDeaths = std::chrono::milliseconds{500};
+
+}  // namespace
+
+void Pool::settle(Instant now) {
+  if (ledger_.respawn) {
+    advance_upgrade(now);
+    cull(now);
+    replenish(now);
+  } else {
+    spinup_at_.reset();
+  }
+  finish_if_over();
+}
+
+void Pool::finish_if_over() {
+  if (alive_ > 0 || ledger_.left) {
+    return;
+  }
+  if (!ledger_.respawn) {
+    note(note::Gone{});
+    actions_.emplace_back(Leave{0});
+  } else if (ledger_.failed) {
+    actions_.emplace_back(Leave{1});
+  } else {
+    return;
+  }
+  ledger_.left = true;
+  ledger_dirty_ = true;
+}
+
+std::size_t Pool::missing() const {
+  const std::size_t have = modern_starting_.size() + modern_ready_.size();
+  std::size_t want = config_.number;
+  if (ledger_.upgrade && !ledger_.upgrade->proved) {
+    want = std::min<std::size_t>(want, canaries());
+  }
+  return want > have ? want - have : 0;
+}
+
+Duration Pool::spinup_interval(Instant now) const {
+  if (dying_quickly(now)) {
+    return kPauseBetweenQuickDeaths;
+  }
+  if (!config_.seconds && ledger_.deaths_before_ack == 0) {
+    return Duration::zero();
+  }
+  const double base = config_.seconds ? to_seconds(*config_.seconds) : 1.0;
+  const double most = std::max(to_seconds(limits::kMaxSpinupInterval), base);
+  const double exponent = std::min<double>(ledger_.deaths_before_ack, 64);
+  return from_seconds(std::min(base * std::pow(limits::kSpinupBackoffFactor, exponent), most));
+}
+
+bool Pool::may_spawn(Instant now) {
+  if (alive_ >= limits::kMaxWorkers) {
+    return false;
+  }
+  if (ledger_.burst_left > 0) {
+    return true;
+  }
+  if (modern_starting_.size() >= config_.max_unacked) {
+    return false;
+  }
+  if (ledger_.upgrade && config_.max_upgrade_additional &&
+      alive_ >= std::size_t{config_.number} + std::max(1U, *config_.max_upgrade_additional)) {
+    return false;
+  }
+  const Duration interval = spinup_interval(now);
+  if (interval > Duration::zero() && ledger_.last_spinup && now < *ledger_.last_spinup + interval) {
+    spinup_at_ = *ledger_.last_spinup + interval;
+    return false;
+  }
+  return true;
+}
+
+void Pool::replenish(Instant now) {
+  const std::optional<Instant> announced = std::exchange(spinup_at_, std::nullopt);
+  if (ledger_.failed) {
+    return;
+  }
+  if (ledger_.upgrade && !ledger_.upgrade->proved) {
+    replace_old(now);
+  }
+  std::size_t wanted = missing();
+  if (wanted == 0) {
+    if (ledger_.burst_left > 0 && (!ledger_.upgrade || ledger_.upgrade->proved)) {
+      ledger_.burst_left = 0;
+      ledger_dirty_ = true;
+    }
+    return;
+  }
+  if (ledger_.burst_left > 0 && !ledger_.last_spinup) {
+    note(note::Launching{static_cast<std::uint32_t>(wanted)});
+  }
+  std::size_t budget = limits::kMaxSpawnsPerTurn;
+  while (wanted > 0 && may_spawn(now)) {
+    if (budget-- == 0) {
+      spinup_at_ = now;  // the rest at once, but after everybody else had a turn
+      break;
+    }
+    spawn(ledger_.version, now);
+    --wanted;
+  }
+  if (spinup_at_ && spinup_at_ != announced && ledger_.deaths_before_ack > 0 && *spinup_at_ > now) {
+    note(note::BackingOff{*spinup_at_ - now, ledger_.deaths_before_ack});
+  }
+}
+
+// Until the new version has proved itself, the old one is kept at its full number.
+void Pool::replace_old(Instant now) {
+  while (old_unsignaled() < config_.number && old_starting_.size() < config_.max_unacked &&
+         may_spawn(now)) {
+    spawn(ledger_.upgrade->from, now);
+  }
+}
+
+void Pool::spawn(Version version, Instant now) {
+  Worker worker;
+  worker.id = WorkerId{take_lowest_slot(), Epoch{ledger_.next_epoch++}};
+  worker.version = version;
+  worker.spawned_at = now;
+  Entry& spawned = insert(std::move(worker));
+  touch(spawned);
+  if (ledger_.burst_left > 0) {
+    --ledger_.burst_left;
+  }
+  ledger_.last_spinup = now;
+  ledger_dirty_ = true;
+  actions_.emplace_back(Spawn{spawned.worker.id, spawned.worker.version});
+}
+
+}  // namespace einhorn::pool

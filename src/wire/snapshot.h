@@ -1,0 +1,134 @@
+// The snapshot: everything a master must know to go on where another one stopped.
+//
+// It is a journal in a memory file that the guard keeps: entries are only ever appended, the last
+// one of a kind and key holds, and the cost of noting a change does not depend on the number of
+// workers. The first page is not part of the journal (see os::SpawnNote). An entry has a checksum
+// for its head and one for its body: a torn or damaged entry is skipped and counted, and loses only
+// itself.
+//
+// Format of an entry, little-endian:
+//   magic u32, kind u16, format u16, key u64, body length u32, body crc u32, head crc u32, body
+// The body is a record of tagged fields (wire/tagged.h).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/instant.h"
+#include "base/result.h"
+#include "pool/pool.h"
+
+namespace einhorn::wire {
+
+inline constexpr std::uint64_t kJournalStart = 4096;  // behind the page of the spawn note
+inline constexpr std::uint16_t kSnapshotFormat = 1;
+
+// What the command line said, apart from what the pool decides by.
+// A file of ours that goes when the pool is over, if it is still the same one.
+struct OwnFile {
+  std::string path;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+};
+
+struct Settings {
+  std::string name;               // -c; "" none
+  std::string socket_path;        // where the command socket is
+  std::string socket_path_given;  // -d as given; "" not given
+  std::string pidfile;            // where it is
+  std::string pidfile_given;
+  std::string lockfile;
+  std::string lockfile_given;
+  std::uint32_t socket_mode = 0600;
+  std::string socket_group;
+  std::int32_t verbosity = 1;  // 0 debug, 1 info, 2 errors
+  bool log_json = false;
+  std::string log_file;                // "" standard error
+  bool command_socket_as_fd = false;   // -g
+  bool kill_children_on_exit = false;  // -k
+  std::optional<std::int32_t> nice_master;
+  std::optional<std::int32_t> nice_worker;
+  std::string renice_command = "/usr/bin/renice";
+  std::vector<std::string> reexec_commandline;
+  std::vector<std::string> drop_environment;
+  std::vector<std::string> original_command;  // as on the command line
+  std::string directory;                      // --chdir as given; "" the guard's own
+  std::vector<std::string> start_environment;
+  std::vector<std::int32_t> inherited;  // descriptors that workers inherit besides 0, 1, 2
+  std::int32_t backlog = 100;
+  std::optional<std::uint32_t> max_unacked_given;
+  bool gc_before_fork = false;
+  std::string script;  // how einhorn itself was called
+  WallOffset wall_offset;
+  std::uint64_t generation = 0;       // how many masters there have been before
+  bool started = false;               // the pool has had its Started event
+  bool guard_lost = false;            // nobody is above the master any more
+  std::int32_t first_descriptor = 3;  // of the sockets, in workers
+  std::optional<Instant> started_at;
+  Pid guard_pid = 0;                   // the guard that this snapshot was written under
+  std::string notify_path;  // NOTIFY_SOCKET of workers
+  std::vector<OwnFile> files;
+};
+
+// One version of the user's program, as it was when it was recorded.
+struct Program {
+  Version version;
+  std::string directory;
+  std::string path;                    // resolved
+  std::vector<std::string> arguments;  // argv, before {fd} and the like are replaced
+  std::vector<std::string> environment;
+};
+
+struct ListenerRecord {
+  std::uint32_t index = 0;  // in the order of -b
+  std::string text;         // -b as given
+  std::string host;         // for `state`
+  std::uint16_t port_given = 0;
+  std::vector<std::string> flags;
+  std::string address;
+  std::uint16_t port = 0;
+  std::string name;
+  std::uint32_t bind_index = 0;  // which -b it came from: a name may have several addresses
+  bool from_argument = false;    // srv: in the program's arguments instead of -b
+};
+
+struct WorkerRecord {
+  pool::Worker worker;
+  Pid pid = 0;          // 0 while Spawning
+  bool orphan = false;  // its parent was a guard that is dead: nobody can ask how it ends
+};
+
+struct Snapshot {
+  Settings settings;
+  pool::Config config;
+  pool::Ledger ledger;
+  std::map<Version, Program> programs;
+  std::map<std::uint32_t, ListenerRecord> listeners;
+  std::map<Epoch, WorkerRecord> workers;
+  std::vector<std::string> damage;  // what could not be read, for the log
+  std::size_t journal_bytes = 0;    // of the whole journal as read
+};
+
+// --- writing: one entry each --------------------------------------------------------------------
+[[nodiscard]] std::string encode_entry(const Settings& settings);
+[[nodiscard]] std::string encode_entry(const pool::Config& config);
+[[nodiscard]] std::string encode_entry(const pool::Ledger& ledger);
+[[nodiscard]] std::string encode_entry(const Program& program);
+[[nodiscard]] std::string encode_entry(const ListenerRecord& listener);
+[[nodiscard]] std::string encode_entry(const WorkerRecord& worker);
+[[nodiscard]] std::string encode_gone(WorkerId worker);
+[[nodiscard]] std::string encode_gone(Version version);
+// A journal that holds just this.
+[[nodiscard]] std::string encode_journal(const Snapshot& snapshot);
+
+// --- reading ------------------------------------------------------------------------------------
+// `file` is the whole memory file, the note's page included.
+// Errors: no readable settings, or a listener that can't be read: without them no pool can go on.
+[[nodiscard]] Result<Snapshot> decode_snapshot(std::string_view file);
+
+}  // namespace einhorn::wire

@@ -1,0 +1,31 @@
+"""What the integration tests stand on: real processes, real sockets, deadlines instead of sleeps.
+
+    waiting     the one place that polls
+    processes   which processes are ours, and ending exactly those
+    wire        the command socket in JSON and YAML
+    pool        one einhorn with its own directory
+    load        requests, each of them accounted for
+    programs    where the programs under test and the sample workers are
+"""
+
+from .load import Load, http_get
+from .pool import Pool
+from .processes import descendants, is_alive
+from .programs import einhorn_command, program, worker
+from .waiting import DeadlineExceeded, wait_until
+from .wire import Client, load_yaml
+
+__all__ = [
+    "Client",
+    "DeadlineExceeded",
+    "Load",
+    "Pool",
+    "descendants",
+    "einhorn_command",
+    "http_get",
+    "is_alive",
+    "load_yaml",
+    "program",
+    "wait_until",
+    "worker",
+]

@@ -1,0 +1,41 @@
+"""Where the programs are. EINHORN_BIN_DIR holds the programs under test; the sample workers are in
+EINHORN_TEST_WORKER_DIR, by default where the build puts them, and are compiled there if they are
+missing or older than their source. EINHORN_COMMAND puts another command line in place of `einhorn`
+(a wrapper such as a debugger or a checker)."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCES = ROOT / "tests" / "workers"
+
+
+def bin_dir():
+    return Path(os.environ.get("EINHORN_BIN_DIR", ROOT / "build" / "release" / "bin")).resolve()
+
+
+def program(name):
+    """A program under test, as an absolute path."""
+    return str(bin_dir() / name)
+
+
+def einhorn_command():
+    """The command line that starts einhorn, without arguments."""
+    words = shlex.split(os.environ.get("EINHORN_COMMAND", ""))
+    return words or [program("einhorn")]
+
+
+def worker(name):
+    """A sample worker of tests/workers, as an absolute path."""
+    default = bin_dir().parent / "tests" / "workers"
+    built = Path(os.environ.get("EINHORN_TEST_WORKER_DIR", default)).resolve() / name
+    source = SOURCES / f"{name}.cpp"
+    if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
+        built.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = f"{built}.{os.getpid()}"
+        flags = ["-std=c++20", "-O1", "-pthread", "-static-libstdc++", "-static-libgcc"]
+        subprocess.run(["g++", *flags, str(source), "-o", unfinished], check=True)
+        os.rename(unfinished, built)
+    return str(built)
