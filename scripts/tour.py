@@ -335,8 +335,8 @@ class Tour:
         return self.by_pid() - before
 
     def show_balance(self):
-        self.title("Who answers? Three seconds of requests:")
-        answers = self.answering(3)
+        self.title("Who answers? Four seconds of requests:")
+        answers = self.answering(4)
         for pid, number in sorted(answers.items()):
             self.say(f"PID {pid:<8} {number:5} answers")
         self.check(set(answers) == self.workers, f"{len(answers)} workers share one port.")
@@ -369,6 +369,8 @@ class Tour:
                  f"{len(self.lost_with_worker)} of them got no answer.")
         others = len(self.load.failed()) - len(self.lost_with_worker)
         self.check(others == 0, f"{others} other requests failed.")
+        answers = self.answering(2)
+        self.check(set(answers) == self.workers, f"The load is shared by {sorted(answers)} now.")
 
     def kill_master(self):
         state = self.pool.state()
@@ -388,7 +390,7 @@ class Tour:
                  f"{took * 1000:.0f} ms.")
         self.check(new_state["guard"] == guard and is_alive(guard),
                    f"The pid the world knows is the same: {guard}.")
-        after = set(self.answering(2))
+        after = set(self.answering(3))
         same = after <= self.workers and all(map(is_alive, self.workers))
         self.check(same, f"The same workers serve: {sorted(after)}"
                    + ("." if same else f", before: {sorted(self.workers)}"))
@@ -412,6 +414,7 @@ class Tour:
             f"{WORKERS} new workers to answer",
             lambda: len(self.load.counts() - before) >= WORKERS and self.load.counts() - before, 20)
         versions = sorted({version for _, version in now})
+        time.sleep(2)
         self.check(versions == ["2"], f"{took:.1f} s later only version {', '.join(versions)} answers, "
                    f"from {sorted({pid for pid, _ in now})}.")
         failed = len(self.load.failed()) - failures

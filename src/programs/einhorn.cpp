@@ -146,7 +146,7 @@ int main(int argc, char** argv, char** envp) {
   for (char** variable = envp; *variable != nullptr; ++variable) {
     environment.emplace_back(*variable);
   }
-  Result<Options> options = einhorn::master::parse_options(arguments);
+  Result<Options> options = einhorn::master::parse_options({arguments.begin() + 1, arguments.end()});
   if (!options) {
     return complain(options.error());
   }

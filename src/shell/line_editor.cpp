@@ -140,8 +140,9 @@ Status LineEditor::Editor::set_up() {
   if (history_.handle() != nullptr) {
     ::el_set(editline_, EL_HIST, &::history, history_.handle());
   }
-  ::el_set(editline_, EL_ADDFN, "einhorn-complete", "Complete a command or its argument",
-           &Editor::on_complete);
+  // The wide form keeps the pointers; the narrow one would leak copies.
+  ::el_wset(editline_, EL_ADDFN, L"einhorn-complete", L"Complete a command or its argument",
+            &Editor::on_complete);
   ::el_set(editline_, EL_BIND, "^I", "einhorn-complete", nullptr);
   ::el_set(editline_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
   ::el_set(editline_, EL_BIND, "^W", "ed-delete-prev-word", nullptr);

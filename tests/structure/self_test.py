@@ -33,6 +33,11 @@ CLEAN = {
     "CHANGELOG.md": "x\n",
     "CONTRIBUTING.md": "x\n",
     "docs/index.md": "[up](../README.md#x)\n",
+    "bin/einhorn": "#!/bin/sh\necho '    -n, --number N    how many'\n",
+    "bin/einhornsh": "#!/bin/sh\necho '        --json    in JSON' >&2\n",
+    "docs/command-line.md": "`--number`, `--json`\n",
+    "docs/man/einhorn.1": ".TH X 1\n.SH NAME\nx \\- a page\n.SH OPTIONS\n.B \\-\\-number\n",
+    "docs/man/einhornsh.1": ".TH X 1\n.SH NAME\nx \\- a page\n.SH OPTIONS\n.B \\-\\-json\n",
     "docs/man/x.1": ".TH X 1\n.SH NAME\nx \\- a page\n",
 }
 
@@ -73,6 +78,8 @@ VIOLATIONS = [
     ("a link that leads nowhere", "documents", "docs/index.md", "[x](gone.md)\n", "leads nowhere"),
     ("a document that is named and missing", "documents", "src/os/clock.cpp",
      "// See docs/gone.md.\n", "there is no docs/gone.md"),
+    ("an option that no document names", "options", "bin/einhorn",
+     "echo '        --secret    hm'\n", "docs/man/einhorn.1: einhorn's option --secret is missing"),
     ("a man page that groff does not like", "documents", "docs/man/x.1", ".NOSUCHMACRO x\n", "x.1"),
 ]
 
@@ -84,6 +91,8 @@ class Tree:
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+            if text.startswith("#!"):
+                path.chmod(0o755)
 
     def build_archives(self):
         lib = self.root / "lib"
@@ -106,6 +115,8 @@ class Tree:
     def check(self, name):
         command = [sys.executable, str(CHECKER), name, "--root", str(self.root),
                    "--compiler", self.tools.compiler, "--nm", self.tools.nm]
+        if name == "options":
+            command += ["--bin-dir", str(self.root / "bin")]
         if name == "symbols":
             command += ["--lib-dir", str(self.build_archives())]
         return subprocess.run(command, capture_output=True, text=True)
@@ -120,7 +131,7 @@ def main():
     wrong = []
     with tempfile.TemporaryDirectory(prefix="einhorn-structure-") as scratch:
         clean = Tree(pathlib.Path(scratch) / "clean", tools)
-        for name in ("sources", "symbols", "headers", "documents"):
+        for name in ("sources", "symbols", "headers", "documents", "options"):
             result = clean.check(name)
             if result.returncode != 0:
                 wrong.append(f"{name} finds fault with a clean tree:\n{result.stdout}{result.stderr}")

@@ -9,6 +9,7 @@
 #include "master/report.h"
 #include "wire/json.h"
 #include "wire/ruby_state.h"
+#include "wire/text.h"
 #include "wire/yaml.h"
 #include "wire_ruby.h"
 
