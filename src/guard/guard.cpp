@@ -29,6 +29,7 @@ constexpr std::array kForwarded = {SIGINT,  SIGTERM, SIGQUIT, SIGHUP, SIGUSR1,
                                    SIGUSR2, SIGTTIN, SIGTTOU, SIGALRM};
 constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr int kQuickRestarts = 10;    // of masters that had come up, before there are pauses
 constexpr int kMaxStartFailures = 10;  // of a master that never came up
 constexpr std::size_t kMaxDescriptorsPerMessage = 64;
 
@@ -181,7 +182,7 @@ void Guard::start_master() {
     on_master_gone(CLD_EXITED, 127);
     return;
   }
-  master_ = Child{pid, pair[0], false, now_ns()};
+  master_ = Child{pid, pair[0], false, false, now_ns()};
   if (!send_descriptors()) {
     say("ERROR: can't hand the descriptors to master %d", pid);
   }
@@ -365,8 +366,15 @@ void Guard::on_message(std::string_view text, const int* fds, std::size_t fd_cou
   }
   if (value_of(text, "READY") == "1") {
     master_.ready = true;
+    master_.was_ready = true;
     if (!was_ready_) {
       was_ready_ = true;
+      if (plan_.predecessor >= 0) {
+        send(plan_.predecessor, "X_EINHORN_LEAVE=1\n", 18, MSG_NOSIGNAL);
+        close(plan_.predecessor);
+        plan_.predecessor = -1;
+        write_pidfile();
+      }
       tell_manager("READY=1");
     }
     forward_signals();
@@ -384,7 +392,8 @@ void Guard::close_control() {
 
 void Guard::on_master_gone(int code, int status) {
   const std::int64_t now = now_ns();
-  const bool lived = master_.ready && now - master_.started_ns > kSecond;
+  const bool was_ready = master_.was_ready;
+  const bool lived = was_ready && now - master_.started_ns > kSecond;
   close_control();
   const pid_t pid = std::exchange(master_.pid, -1);
   if (word_ >= 0) {
@@ -392,6 +401,7 @@ void Guard::on_master_gone(int code, int status) {
     return;
   }
   failures_ = lived ? 0 : failures_ + 1;
+  const int free_tries = was_ready ? kQuickRestarts : 1;
   if (!was_ready_ && failures_ >= kMaxStartFailures) {
     say("ERROR: no master could be started, giving up");
     word_ = 1;
@@ -399,8 +409,8 @@ void Guard::on_master_gone(int code, int status) {
     return;
   }
   std::int64_t delay = 0;
-  if (failures_ > 1) {
-    const int exponent = failures_ < 12 ? failures_ : 12;
+  if (failures_ > free_tries) {
+    const int exponent = std::min(failures_ - free_tries, 12);
     delay = std::min<std::int64_t>(10 * kMillisecond << exponent,
                                    limits::kMasterRestartDelayMost.count() * kSecond);
   }
@@ -418,7 +428,27 @@ void Guard::on_master_gone(int code, int status) {
   }
 }
 
+void Guard::write_pidfile() {
+  if (plan_.pidfile[0] == '\0') {
+    return;
+  }
+  const int fd = open(plan_.pidfile.data(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (fd < 0) {
+    say("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
+    return;
+  }
+  std::array<char, 16> text;
+  const int length = std::snprintf(text.data(), text.size(), "%d", getpid());
+  if (ftruncate(fd, 0) != 0 || write(fd, text.data(), static_cast<std::size_t>(length)) != length) {
+    say("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
+  }
+  close(fd);
+}
+
 void Guard::remove_files() {
+  if (plan_.predecessor >= 0) {
+    return;  // nothing was taken over: it is all still the other one's
+  }
   if (plan_.pidfile[0] != '\0') {
     // Only our own: somebody may have replaced it.
     std::array<char, 16> text{};

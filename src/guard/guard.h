@@ -55,6 +55,9 @@ struct Plan {
   std::array<OwnFile, kMaxSocketFiles> files;
   std::size_t file_count = 0;
   std::array<char, kPathBytes> pidfile{};
+  // Taking a pool over from a master whose guard died: it waits at the other end of this socket
+  // until a master of ours acts, and goes on itself if none ever does. -1: not so.
+  int predecessor = -1;
   std::array<char, 108> notify_socket{};  // of our own service manager; "" none
 };
 
@@ -79,7 +82,8 @@ class Guard {
   struct Child {
     pid_t pid = -1;
     int control = -1;
-    bool ready = false;
+    bool ready = false;      // it acts and its socket is open
+    bool was_ready = false;
     std::int64_t started_ns = 0;
   };
 
@@ -95,6 +99,7 @@ class Guard {
   bool handle_dead(pid_t pid, int code, int status);
   void forget(std::string_view name);
   void close_control();
+  void write_pidfile();
   void remove_files();
   void tell_manager(const char* text);
   void say(const char* format, ...) __attribute__((format(printf, 2, 3)));

@@ -11,6 +11,7 @@
 #include "os/linux/linux_kernel.h"
 #include "os/listeners.h"
 #include "os/state_files.h"
+#include "os/takeover.h"
 
 namespace einhorn::master {
 namespace {
@@ -86,6 +87,9 @@ class Booting {
       if (Status done = (this->*step)(); !done) {
         return done.error();
       }
+      if (boot_.predecessor) {
+        return std::move(boot_);
+      }
     }
     cleanup_.keep();
     for (std::size_t i = 0; i < opened_.size(); ++i) {
@@ -158,7 +162,11 @@ class Booting {
     if (!alive) {
       return alive.error();
     }
-    if (*alive) {
+    if (!*alive) {
+      return Ok{};
+    }
+    Result<os::TakenOver> taken = os::ask_to_take_over(alive->get());
+    if (!taken || taken->descriptors.empty()) {
       return make_error(
           "Another process (probably another Einhorn) is listening on the Einhorn command socket "
           "at " +
@@ -166,6 +174,29 @@ class Booting {
           "If you'd like to run this Einhorn as well, pass a `-d PATH_TO_SOCKET` to change the "
           "command socket location");
     }
+    return take_over(std::move(*taken), std::move(*alive));
+  }
+
+  // A pool whose guard died: everything goes on as it was, only the guard is new.
+  Status take_over(os::TakenOver taken, os::UniqueFd predecessor) {
+    for (const auto& [name, fd] : taken.descriptors) {
+      if (name != "snapshot") {
+        continue;
+      }
+      Result<std::string> bytes = kernel_->read_all(fd.get());
+      if (!bytes) {
+        return bytes.error();
+      }
+      Result<wire::Snapshot> snapshot = wire::decode_snapshot(*bytes);
+      if (!snapshot) {
+        return snapshot.error();
+      }
+      boot_.settings = snapshot->settings;
+    }
+    log_->info("taking_over", "Taking over the pool at " + settings().socket_path +
+                                  ", whose guard has died; its options stay as they were");
+    boot_.descriptors = std::move(taken.descriptors);
+    boot_.predecessor = std::move(predecessor);
     return Ok{};
   }
 

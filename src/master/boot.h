@@ -18,6 +18,8 @@ struct Boot {
   // What the guard keeps, under the names that a master looks for.
   std::vector<std::pair<std::string, os::UniqueFd>> descriptors;
   wire::Settings settings;
+  // A master without a guard that waits until one of ours acts; none: a new pool.
+  os::UniqueFd predecessor;
 };
 
 // `environment` is einhorn's own, as NAME=VALUE; `script` how it was called.

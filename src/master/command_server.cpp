@@ -258,6 +258,14 @@ void CommandServer::close_after_output(Connection& connection) {
   }
 }
 
+int CommandServer::release(Connection& connection) {
+  const int fd = std::exchange(connection.fd, -1);
+  kernel_.unwatch(fd);
+  connection.closing = true;
+  drop(connection.id);
+  return fd;
+}
+
 void CommandServer::drop(std::uint64_t id) { dropped_.insert(id); }
 
 void CommandServer::sweep_dropped() {
@@ -267,8 +275,10 @@ void CommandServer::sweep_dropped() {
       continue;
     }
     total_output_ -= found->second.output.size();
-    kernel_.unwatch(found->second.fd);
-    kernel_.close(found->second.fd);
+    if (found->second.fd >= 0) {
+      kernel_.unwatch(found->second.fd);
+      kernel_.close(found->second.fd);
+    }
     log_.debug("[client " + std::to_string(id) + "] client disconnected");
     connections_.erase(found);
     waiting_.erase(id);

@@ -69,6 +69,8 @@ class CommandServer {
 
   void reply(Connection& connection, const wire::Reply& reply, wire::Language language);
   void close_after_output(Connection& connection);
+  // Takes the descriptor out of the server; the connection is no more. The caller's to close.
+  int release(Connection& connection);
   // To everybody who waits for an upgrade; the last message ends their waiting.
   void publish(const std::string& message, bool last, const std::string& status);
   [[nodiscard]] bool has_subscribers() const;

@@ -383,7 +383,7 @@ Commands::Answer Commands::worker_ping(Call& call) {
 }
 
 Commands::Answer Commands::guard_takeover(Call& call) {
-  if (target_.take_over(call.connection)) {
+  if (target_.hand_over(call.connection)) {
     return {std::nullopt};
   }
   return error("A guard is alive: pid " + std::to_string(target_.public_pid()));

@@ -36,7 +36,9 @@ class CommandTarget {
   virtual Status begin_reload() = 0;
   virtual void ack(const os::Peer& peer, Pid pid) = 0;
   virtual void ping(const os::Peer& peer, Pid pid, std::string request_id) = 0;
-  virtual bool take_over(Connection& connection) = 0;
+  // Gives everything to who asks, and stops acting until that one says it acts. False: there is a
+  // guard, which is not to be disturbed.
+  virtual bool hand_over(Connection& connection) = 0;
   virtual void tell(LogLine line) = 0;
 };
 

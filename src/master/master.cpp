@@ -43,6 +43,9 @@ bool Master::turn() {
   if (exit_code_) {
     return false;
   }
+  if (successor_ >= 0) {
+    return frozen_turn();
+  }
   std::array<os::Ready, 64> ready;
   const std::size_t count = kernel_.wait(ready, next_deadline());
   now_ = kernel_.now();
@@ -53,8 +56,11 @@ bool Master::turn() {
   std::stable_sort(ready.begin(), end, [](const os::Ready& left, const os::Ready& right) {
     return (left.token == kControlToken) > (right.token == kControlToken);
   });
-  for (auto it = ready.begin(); it != end && !exit_code_; ++it) {
+  for (auto it = ready.begin(); it != end && !exit_code_ && successor_ < 0; ++it) {
     on_ready(*it);
+  }
+  if (successor_ >= 0) {
+    return true;
   }
   if (!exit_code_) {
     const std::optional<Instant> due = pool_->next_deadline();
@@ -418,10 +424,5 @@ Status Master::begin_upgrade(bool smooth, bool rollback) {
 }
 
 Status Master::begin_reload() { return make_error("reload", "not available in this master"); }
-
-bool Master::take_over(Connection& connection) {
-  static_cast<void>(connection);
-  return false;
-}
 
 }  // namespace einhorn::master

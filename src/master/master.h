@@ -78,6 +78,11 @@ class Master final : public CommandTarget {
   void check_wall_clock();
   std::optional<Instant> next_deadline();
 
+  // takeover.cpp: handing everything to a new guard, after the old one has died
+  bool frozen_turn();
+  void send_descriptors();
+  void thaw();
+
   // execute.cpp: actions
   void drain_events();
   void carry_out(const pool::Action& action);
@@ -100,7 +105,7 @@ class Master final : public CommandTarget {
   Status begin_reload() override;
   void ack(const os::Peer& peer, Pid pid) override;
   void ping(const os::Peer& peer, Pid pid, std::string request_id) override;
-  bool take_over(Connection& connection) override;
+  bool hand_over(Connection& connection) override;
   void tell(LogLine line) override { log_->write(line); }
 
   [[nodiscard]] std::optional<WorkerId> sender(const os::Peer& peer, Pid claimed);
@@ -127,6 +132,8 @@ class Master final : public CommandTarget {
   Pid public_pid_ = 0;
   Pid own_pid_ = 0;
   std::optional<int> exit_code_;
+  int successor_ = -1;  // while frozen: the socket to who is taking over
+  std::string successor_said_;
   bool settings_dirty_ = false;
   bool programs_dirty_ = false;
   bool guard_watched_for_room_ = false;

@@ -98,6 +98,7 @@ int run_guard(Options options, std::vector<std::string> environment, const std::
       kept.inode = file.inode;
     }
   }
+  plan->predecessor = boot->predecessor.release();
   auto guard = std::make_unique<einhorn::guard::Guard>(*plan);
   for (auto& [name, fd] : boot->descriptors) {
     guard->store(fd.release(), name);

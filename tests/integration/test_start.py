@@ -403,10 +403,13 @@ def test_names_in_ps(make_pool):
     pool = make_pool(["-m", "0.05"], name="shop")
     pool.wait_ready(1)
     state = pool.state_json()
-    for pid in (state["guard"], state["master"]):
+
+    def title(pid):
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            title = file.read().replace(b"\0", b" ").decode()
-        assert title.startswith("einhorn: shop"), title
+            return file.read().replace(b"\0", b" ").decode()
+
+    assert title(state["guard"]).startswith("einhorn: shop")
+    assert title(state["master"]).startswith("einhorn-master: shop")
 
 
 def test_quiet_and_verbose(make_pool):

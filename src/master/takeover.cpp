@@ -1,0 +1,100 @@
+// When the guard has died: a new `einhorn` with the same name takes the pool over from the living
+// master, sockets first.
+//
+// The new one asks over the command socket (`guard:takeover`). We send every descriptor with the
+// snapshot and stop acting. When a master of the new guard has read it and acts, its guard says so
+// and we leave without a trace; if the new one goes away before, we go on as if nothing had been.
+#include <array>
+
+#include "master/master.h"
+
+namespace einhorn::master {
+namespace {
+
+constexpr std::uint64_t kSuccessorToken = 3;
+constexpr std::size_t kDescriptorsPerMessage = 64;
+
+}  // namespace
+
+bool Master::hand_over(Connection& connection) {
+  if (guard_.socket() >= 0) {
+    return false;
+  }
+  log_->info("handing_over", "Process " + std::to_string(connection.peer.pid) +
+                                 " takes the pool over; handing everything to it");
+  // Whoever started while there was no guard is our child, and soon nobody's.
+  for (const pool::Worker* worker : pool_->workers()) {
+    if (Roster::Process* process = roster_->find(worker->id)) {
+      process->orphan = true;
+    }
+  }
+  if (Status kept = journal_->rewrite(snapshot()); !kept) {
+    log_->error("snapshot_failed", "Can't write the snapshot: " + kept.error().message());
+    return false;
+  }
+  successor_ = server_->release(connection);
+  successor_said_.clear();
+  send_descriptors();
+  if (!kernel_.watch(successor_, kSuccessorToken, {true, false})) {
+    thaw();
+  }
+  return true;
+}
+
+void Master::send_descriptors() {
+  std::vector<std::pair<std::string, int>> all = {{"snapshot", journal_->fd()},
+                                                  {"command", descriptors_.command},
+                                                  {"notify", descriptors_.notify}};
+  for (const auto& [index, fd] : descriptors_.listeners) {
+    all.emplace_back("listen:" + std::to_string(index), fd);
+  }
+  for (std::size_t from = 0; from < all.size(); from += kDescriptorsPerMessage) {
+    std::string text = "X_EINHORN_FDS=1";
+    std::vector<int> fds;
+    for (std::size_t i = from; i < all.size() && i < from + kDescriptorsPerMessage; ++i) {
+      text += " " + all[i].first;
+      fds.push_back(all[i].second);
+    }
+    kernel_.send(successor_, text + "\n", fds);
+  }
+  kernel_.send(successor_, "X_EINHORN_GO=1\n", {});
+}
+
+// Nothing but the successor is listened to.
+bool Master::frozen_turn() {
+  std::array<os::Ready, 64> ready;
+  const std::size_t count = kernel_.wait(ready, std::nullopt);
+  now_ = kernel_.now();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (ready[i].token != kSuccessorToken) {
+      continue;
+    }
+    std::array<char, 256> buffer;
+    const os::Transfer transfer = kernel_.read(successor_, buffer);
+    if (transfer.kind == os::Transfer::Kind::kWouldBlock) {
+      continue;
+    }
+    if (transfer.kind == os::Transfer::Kind::kClosed) {
+      thaw();
+      return true;
+    }
+    successor_said_.append(buffer.data(), transfer.bytes);
+    if (successor_said_.find("X_EINHORN_LEAVE=1\n") != std::string::npos) {
+      kernel_.unwatch(successor_);
+      kernel_.close(successor_);
+      log_->info("handed_over", "The pool has been taken over; this master leaves");
+      return false;
+    }
+  }
+  return true;
+}
+
+void Master::thaw() {
+  kernel_.unwatch(successor_);
+  kernel_.close(successor_);
+  successor_ = -1;
+  log_->error("take_over_failed", "Whoever wanted to take over is gone; going on");
+  drain_events();
+}
+
+}  // namespace einhorn::master
