@@ -347,10 +347,13 @@ class Tour:
         self.title(f"kill -9 {victim}   (a worker)")
         # Stopped for a moment first, to see exactly which requests die with it: nobody can save those.
         os.kill(victim, signal.SIGSTOP)
-        wait_until(f"worker {victim} to stop", lambda: is_stopped(victim), 5)
-        in_hand = client_ports_in_hand(victim)
-        killed_at = time.monotonic()
-        os.kill(victim, signal.SIGKILL)
+        try:
+            wait_until(f"worker {victim} to stop", lambda: is_stopped(victim), 5)
+            in_hand = client_ports_in_hand(victim)
+        finally:
+            # In any case: a stopped worker would never leave when it is asked to.
+            killed_at = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
 
         def replacement():
             new = set(self.by_pid()) - set(before)
@@ -440,11 +443,11 @@ def stay(tour):
     print(f"""
 The pool is yours until Ctrl-C. In another terminal:
 
-    curl 127.0.0.1:{tour.port}                 again and again
-    {shell}                 a shell; try help, status, inc, dec
+    curl 127.0.0.1:{tour.port}        # again and again
+    {shell}        # a shell; try help, status, inc, dec
     {shell} -e status
     {shell} -e upgrade
-    kill -9 any of its processes
+    kill -9 PID        # of any of its processes: status tells them
     tail -f {pool.log}
 """, flush=True)
     try:

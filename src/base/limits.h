@@ -37,6 +37,6 @@ inline constexpr std::chrono::seconds kMasterRestartDelayMost{10};
 inline constexpr std::size_t kMaxRecordBytes = 4u << 20u;
 inline constexpr std::size_t kMaxSnapshotBytes = 256u << 20u;
 inline constexpr std::size_t kSnapshotSlackBytes = 256 * 1024;  // garbage kept before compacting
-inline constexpr std::size_t kMaxStoredDescriptors = 512;
+inline constexpr std::size_t kMaxStoredDescriptors = 4096;
 
 }  // namespace einhorn::limits

@@ -126,7 +126,9 @@ int Guard::run() {
       const std::int64_t left = next - now_ns();
       timeout = left <= 0 ? 0 : static_cast<int>((left + kMillisecond - 1) / kMillisecond);
     }
-    std::array<pollfd, 2> watched{{{signals_, POLLIN, 0}, {master_.control, POLLIN, 0}}};
+    std::array<pollfd, 3> watched{{{signals_, POLLIN, 0},
+                                   {master_.control, POLLIN, 0},
+                                   {successor_.control, POLLIN, 0}}};
     if ((pending_signals_ != 0 || unreported_) && master_.ready) {
       watched[1].events |= POLLOUT;
     }
@@ -134,7 +136,10 @@ int Guard::run() {
       say("ERROR: poll: %s", strerrordesc_np(errno));
     }
     if (watched[1].revents != 0) {
-      on_control_ready();
+      on_control_ready(master_);
+    }
+    if (watched[2].revents != 0) {
+      on_control_ready(successor_);
     }
     if (watched[0].revents != 0) {
       on_signal_ready();
@@ -183,12 +188,12 @@ void Guard::start_master() {
     return;
   }
   master_ = Child{pid, pair[0], false, false, now_ns()};
-  if (!send_descriptors()) {
+  if (!send_descriptors(master_, "X_EINHORN_GO=1")) {
     say("ERROR: can't hand the descriptors to master %d", pid);
   }
 }
 
-bool Guard::send_descriptors() {
+bool Guard::send_descriptors(const Child& to, const char* go) {
   std::array<char, 64 + kMaxDescriptorsPerMessage * kNameBytes> text;
   std::array<int, kMaxDescriptorsPerMessage> fds;
   std::size_t next = 0;
@@ -212,11 +217,11 @@ bool Guard::send_descriptors() {
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(count * sizeof(int));
     std::memcpy(CMSG_DATA(rights), fds.data(), count * sizeof(int));
-    if (os::retry([&] { return sendmsg(master_.control, &header, MSG_NOSIGNAL); }) < 0) {
+    if (os::retry([&] { return sendmsg(to.control, &header, MSG_NOSIGNAL); }) < 0) {
       return false;
     }
   }
-  return send(master_.control, "X_EINHORN_GO=1", 14, MSG_NOSIGNAL) == 14;
+  return send(to.control, go, std::strlen(go), MSG_NOSIGNAL) > 0;
 }
 
 void Guard::on_signal_ready() {
@@ -286,11 +291,20 @@ bool Guard::report_and_reap(pid_t pid) {
 // False: it has to stay a zombie for now, because nobody could be told.
 bool Guard::handle_dead(pid_t pid, int code, int status) {
   if (pid == master_.pid) {
-    on_control_ready();  // what it said before it died still counts
+    on_control_ready(master_);  // what it said before it died still counts
     siginfo_t info;
     os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); });
     on_master_gone(code, status);
     return !over_;
+  }
+  if (pid == successor_.pid) {
+    siginfo_t info;
+    os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); });
+    on_control_ready(successor_);
+    if (pid == successor_.pid) {
+      on_successor_gone();
+    }
+    return true;
   }
   if (!master_.ready) {
     unreported_ = true;
@@ -309,11 +323,11 @@ bool Guard::handle_dead(pid_t pid, int code, int status) {
   return true;
 }
 
-void Guard::on_control_ready() {
+void Guard::on_control_ready(Child& child) {
   std::array<char, 4096> text;
   std::array<int, 16> fds;
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control;
-  while (master_.control >= 0) {
+  while (child.control >= 0) {
     iovec part{text.data(), text.size()};
     msghdr header{};
     header.msg_iov = &part;
@@ -321,12 +335,12 @@ void Guard::on_control_ready() {
     header.msg_control = control.data();
     header.msg_controllen = control.size();
     const ssize_t count =
-        os::retry([&] { return recvmsg(master_.control, &header, MSG_CMSG_CLOEXEC); });
+        os::retry([&] { return recvmsg(child.control, &header, MSG_CMSG_CLOEXEC); });
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       return;
     }
     if (count <= 0) {
-      close_control();  // its death will be a SIGCHLD
+      close_control(child);  // its death will be a SIGCHLD
       return;
     }
     std::size_t fd_count = 0;
@@ -337,11 +351,11 @@ void Guard::on_control_ready() {
         std::memcpy(fds.data(), CMSG_DATA(rights), fd_count * sizeof(int));
       }
     }
-    on_message({text.data(), static_cast<std::size_t>(count)}, fds.data(), fd_count);
+    on_message(child, {text.data(), static_cast<std::size_t>(count)}, fds.data(), fd_count);
   }
 }
 
-void Guard::on_message(std::string_view text, const int* fds, std::size_t fd_count) {
+void Guard::on_message(Child& from, std::string_view text, const int* fds, std::size_t fd_count) {
   const std::string_view name = value_of(text, "FDNAME");
   std::size_t kept = 0;
   if (value_of(text, "FDSTORE") == "1" && fd_count > 0) {
@@ -351,6 +365,7 @@ void Guard::on_message(std::string_view text, const int* fds, std::size_t fd_cou
       say("ERROR: no room to keep descriptor \"%.*s\"", static_cast<int>(name.size()), name.data());
     }
   }
+  on_hand_off_message(from, text, fds, fd_count, &kept);
   for (std::size_t i = kept; i < fd_count; ++i) {
     close(fds[i]);
   }
@@ -365,37 +380,94 @@ void Guard::on_message(std::string_view text, const int* fds, std::size_t fd_cou
     report_and_reap(number);
   }
   if (value_of(text, "READY") == "1") {
-    master_.ready = true;
-    master_.was_ready = true;
-    if (!was_ready_) {
-      was_ready_ = true;
-      if (plan_.predecessor >= 0) {
-        send(plan_.predecessor, "X_EINHORN_LEAVE=1\n", 18, MSG_NOSIGNAL);
-        close(plan_.predecessor);
-        plan_.predecessor = -1;
-        write_pidfile();
-      }
-      tell_manager("READY=1");
+    on_ready(from);
+  }
+}
+
+void Guard::on_hand_off_message(Child& from, std::string_view text, const int* fds,
+                                std::size_t fd_count, std::size_t* kept) {
+  int number = 0;
+  if (&from == &master_ && to_int(value_of(text, "X_EINHORN_SUCCESSOR"), &number) &&
+      fd_count == 1 && successor_.pid < 0) {
+    fcntl(fds[0], F_SETFL, O_NONBLOCK);
+    successor_ = Child{number, fds[0], false, false, now_ns()};
+    *kept = 1;
+  }
+  if (&from == &successor_ && value_of(text, "X_EINHORN_HELLO") == "1" && !frozen_) {
+    // From here on nothing is said to the master but how this ends.
+    if (tell_master("X_EINHORN_FREEZE=1")) {
+      frozen_ = true;
+      master_.ready = false;
     }
+  }
+  if (&from == &master_ && frozen_ && value_of(text, "X_EINHORN_FROZEN") == "1" &&
+      !send_descriptors(successor_, "X_EINHORN_GO=2")) {
+    say("ERROR: can't hand the descriptors to master %d", successor_.pid);
+    kill(successor_.pid, SIGKILL);
+  }
+}
+
+void Guard::on_ready(Child& from) {
+  if (&from == &successor_) {
+    tell_master("X_EINHORN_LEAVE=1");
+    close_control(master_);
+    master_ = successor_;
+    successor_ = Child{};
+    frozen_ = false;
+    failures_ = 0;
+  }
+  master_.ready = true;
+  master_.was_ready = true;
+  if (!was_ready_) {
+    was_ready_ = true;
+    if (plan_.predecessor >= 0) {
+      send(plan_.predecessor, "X_EINHORN_LEAVE=1\n", 18, MSG_NOSIGNAL);
+      close(plan_.predecessor);
+      plan_.predecessor = -1;
+      write_pidfile();
+    }
+    tell_manager("READY=1");
+  }
+  forward_signals();
+  sweep();
+}
+
+void Guard::on_successor_gone() {
+  close_control(successor_);
+  successor_ = Child{};
+  if (std::exchange(frozen_, false)) {
+    master_.ready = true;
+  }
+  if (tell_master("X_EINHORN_THAW=1")) {
     forward_signals();
     sweep();
   }
 }
 
-void Guard::close_control() {
-  if (master_.control >= 0) {
-    close(master_.control);
-    master_.control = -1;
+bool Guard::tell_master(const char* text) {
+  return master_.control >= 0 && send(master_.control, text, std::strlen(text), MSG_NOSIGNAL) > 0;
+}
+
+void Guard::close_control(Child& child) {
+  if (child.control >= 0) {
+    close(child.control);
+    child.control = -1;
   }
-  master_.ready = false;
+  child.ready = false;
 }
 
 void Guard::on_master_gone(int code, int status) {
   const std::int64_t now = now_ns();
   const bool was_ready = master_.was_ready;
   const bool lived = was_ready && now - master_.started_ns > kSecond;
-  close_control();
+  close_control(master_);
   const pid_t pid = std::exchange(master_.pid, -1);
+  frozen_ = false;
+  if (successor_.pid > 0) {
+    kill(successor_.pid, SIGKILL);  // still our unreaped child, so the pid is its own
+    close_control(successor_);
+    successor_ = Child{};
+  }
   if (word_ >= 0) {
     over_ = true;
     return;

@@ -15,11 +15,23 @@
 //     FDSTOREREMOVE=1, FDNAME=name          forget it
 //     X_EINHORN_REAP=pid                    that child is dead: say how it ended
 //     EXIT_STATUS=n                         the master's word: when it exits, exit with n
+//     X_EINHORN_SUCCESSOR=pid               that child is to be the next master; attached: the guard's end of
+//                                           a socket pair whose other end it has
+//     X_EINHORN_FROZEN=1                    all is written down; it does nothing more
+//   successor to guard
+//     X_EINHORN_HELLO=1                     it is up and waits for X_EINHORN_GO
 //   guard to master
 //     X_EINHORN_FDS=1, a name a line        the descriptors kept, attached in that order
-//     X_EINHORN_GO=1                        that was all: read the snapshot and act
+//     X_EINHORN_GO=1                        that was all: read the snapshot and act (2: as a successor)
+//     X_EINHORN_FREEZE=1                    the successor is up: stop acting, say FROZEN
+//     X_EINHORN_THAW=1                      the successor is gone: act again
+//     X_EINHORN_LEAVE=1                     the successor acts: leave
 //     X_EINHORN_EXITED=pid code status      a child ended: code and status as in siginfo_t
 //     X_EINHORN_SIGNAL=n                    the guard got that signal
+//
+// Hand-off: SUCCESSOR, HELLO, FREEZE, FROZEN, descriptors and GO, READY, LEAVE. While a master is
+// frozen it is told nothing; if the successor dies before its READY the old one is thawed, if the
+// frozen one dies the successor is ended and a master is started as after any death.
 //
 // A dead child is reaped only after the message about it was sent, so that its pid can't be used
 // again before the master can know; while there is no master nobody is reaped.
@@ -75,9 +87,9 @@ class Guard {
   int run();
 
  private:
-  struct Stored {
-    int fd = -1;
-    std::array<char, kNameBytes> name{};
+  struct Stored {  // not initialized: entries that are not used cost no memory
+    int fd;
+    std::array<char, kNameBytes> name;
   };
   struct Child {
     pid_t pid = -1;
@@ -88,17 +100,22 @@ class Guard {
   };
 
   void start_master();
-  bool send_descriptors();
+  bool send_descriptors(const Child& to, const char* go);
   void on_signal_ready();
-  void on_control_ready();
-  void on_message(std::string_view text, const int* fds, std::size_t fd_count);
+  void on_control_ready(Child& child);
+  void on_message(Child& from, std::string_view text, const int* fds, std::size_t fd_count);
+  void on_hand_off_message(Child& from, std::string_view text, const int* fds,
+                           std::size_t fd_count, std::size_t* kept);
+  void on_ready(Child& from);
+  void on_successor_gone();
   void on_master_gone(int code, int status);
+  bool tell_master(const char* text);
   void forward_signals();
   void sweep();
   bool report_and_reap(pid_t pid);
   bool handle_dead(pid_t pid, int code, int status);
   void forget(std::string_view name);
-  void close_control();
+  static void close_control(Child& child);
   void write_pidfile();
   void remove_files();
   void tell_manager(const char* text);
@@ -108,6 +125,8 @@ class Guard {
   std::array<Stored, limits::kMaxStoredDescriptors> stored_;
   std::size_t stored_count_ = 0;
   Child master_;
+  Child successor_;          // pid -1: none
+  bool frozen_ = false;      // the master was told to freeze
   int signals_ = -1;
   int word_ = -1;  // the master's word: exit status; -1: none given
   bool over_ = false;

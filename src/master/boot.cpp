@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "master/journal.h"
 #include "master/log.h"
+#include "master/master.h"
 #include "os/linux/linux_kernel.h"
 #include "os/listeners.h"
 #include "os/state_files.h"
@@ -145,10 +146,12 @@ class Booting {
       return found.error();
     }
     program_.directory = *directory;
-    program_.path = *found;
+    program_.path = pin_program(*kernel_, *found, *directory);
     program_.arguments = options_.command;
     program_.arguments[0] = *found;
     program_.environment = environment_;
+    Result<std::string> own = kernel_->current_directory();
+    settings().current_directory = own ? *own : *directory;
     return Ok{};
   }
 
@@ -291,6 +294,10 @@ class Booting {
     }
     settings().first_descriptor = first;
     settings().inherited = inherited_;
+    for (const std::int32_t fd : inherited_) {
+      settings().control = std::max(settings().control, fd + 1);
+    }
+    settings().control = std::max(settings().control, first + count + 1);
     for (const wire::ListenerRecord& record : records_) {
       log_->info("bound", "Bound " + record.address + " (descriptor " +
                               std::to_string(first + static_cast<std::int32_t>(record.index)) +

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "wire/json.h"
+
 namespace einhorn::master {
 namespace {
 
@@ -24,6 +26,63 @@ CommandServer::~CommandServer() {
 }
 
 Status CommandServer::start() { return kernel_.watch(listener_, kListenerToken, {true, false}); }
+
+wire::ConnectionRecord CommandServer::record_of(const Connection& connection) {
+  wire::ConnectionRecord record;
+  record.id = connection.id;
+  record.peer_pid = connection.peer.pid;
+  record.peer_uid = connection.peer.uid;
+  record.peer_gid = connection.peer.gid;
+  record.input = connection.input;
+  record.output = connection.output;
+  for (const Subscription& subscription : connection.subscriptions) {
+    record.subscriptions.push_back(
+        (subscription.language == wire::Language::kJson ? "j" : "y") +
+        wire::encode_json(subscription.request_id));
+  }
+  return record;
+}
+
+void CommandServer::adopt(const wire::ConnectionRecord& record, int fd, Instant now) {
+  Connection connection;
+  connection.id = record.id;
+  connection.fd = fd;
+  connection.peer = {record.peer_pid, record.peer_uid, record.peer_gid};
+  connection.privileged = record.peer_uid == 0 || record.peer_uid == kernel_.own_uid();
+  connection.input = record.input;
+  connection.output = record.output;
+  connection.writing = !record.output.empty();
+  connection.heard = true;
+  connection.active_at = now;
+  connection.kept = true;
+  for (const std::string& text : record.subscriptions) {
+    Result<wire::Value> id = wire::parse_json(std::string_view(text).substr(text.empty() ? 0 : 1));
+    if (id) {
+      connection.subscriptions.push_back(
+          {*id, text.starts_with('j') ? wire::Language::kJson : wire::Language::kYaml});
+    }
+  }
+  next_id_ = std::max(next_id_, record.id + 1);
+  total_output_ += connection.output.size();
+  if (!kernel_.watch(fd, kConnectionToken | record.id,
+                     {!connection.writing, connection.writing})) {
+    total_output_ -= connection.output.size();
+    kernel_.close(fd);
+    return;
+  }
+  if (connection.input.find('\n') != std::string::npos) {
+    waiting_.insert(record.id);
+  }
+  connections_.insert_or_assign(record.id, std::move(connection));
+}
+
+void CommandServer::subscribe(Connection& connection, Subscription subscription) {
+  connection.subscriptions.push_back(std::move(subscription));
+  connection.kept = true;
+  if (keeper_) {
+    keeper_(connection, true);
+  }
+}
 
 void CommandServer::on_listener(Instant now) {
   for (int i = 0; i < kMaxAcceptsPerTurn; ++i) {
@@ -280,6 +339,9 @@ void CommandServer::sweep_dropped() {
       kernel_.close(found->second.fd);
     }
     log_.debug("[client " + std::to_string(id) + "] client disconnected");
+    if (found->second.kept && keeper_) {
+      keeper_(found->second, false);
+    }
     connections_.erase(found);
     waiting_.erase(id);
   }
@@ -295,8 +357,11 @@ bool CommandServer::has_subscribers() const {
 void CommandServer::publish(const std::string& message, bool last, const std::string& status) {
   for (auto& [id, connection] : connections_) {
     const std::vector<Subscription> subscriptions = connection.subscriptions;
-    if (last) {
+    if (last && !subscriptions.empty()) {
       connection.subscriptions.clear();
+      if (std::exchange(connection.kept, false) && keeper_) {
+        keeper_(connection, false);
+      }
     }
     for (const Subscription& subscription : subscriptions) {
       reply(connection, {message, subscription.request_id, !last, last ? status : ""},

@@ -20,6 +20,7 @@
 #include "master/log.h"
 #include "os/kernel.h"
 #include "wire/message.h"
+#include "wire/snapshot.h"
 
 namespace einhorn::master {
 
@@ -39,6 +40,7 @@ struct Connection {
   bool writing = false;  // output waits for room
   bool closing = false;  // goes as soon as its output is gone
   bool heard = false;    // has sent a whole line
+  bool kept = false;     // outlives this master
   Instant active_at;
   std::vector<Subscription> subscriptions;
 };
@@ -55,6 +57,18 @@ class CommandServer {
   ~CommandServer();
   CommandServer(const CommandServer&) = delete;
   CommandServer& operator=(const CommandServer&) = delete;
+
+  // `keep` is told when a connection shall outlive this master (true), and when no longer.
+  void set_keeper(std::function<void(const Connection&, bool keep)> keeper) {
+    keeper_ = std::move(keeper);
+  }
+  // A connection of an earlier master. Takes the descriptor over.
+  void adopt(const wire::ConnectionRecord& record, int fd, Instant now);
+  void subscribe(Connection& connection, Subscription subscription);
+  [[nodiscard]] const std::map<std::uint64_t, Connection>& connections() const {
+    return connections_;
+  }
+  [[nodiscard]] static wire::ConnectionRecord record_of(const Connection& connection);
 
   Status start();
   // More connections than usual: workers that hold one each (-g).
@@ -91,6 +105,7 @@ class CommandServer {
   Log& log_;
   int listener_;
   Handler handler_;
+  std::function<void(const Connection&, bool keep)> keeper_;
   std::map<std::uint64_t, Connection> connections_;
   std::set<std::uint64_t> waiting_;  // have whole lines left
   std::set<std::uint64_t> dropped_;  // to be removed once nobody refers to them

@@ -309,7 +309,7 @@ Commands::Answer Commands::start_upgrade(Call& call, bool smooth) {
   const wire::Value* id = call.request.document.find("id");
   if (id != nullptr && !id->is_null()) {
     call.server.reply(call.connection, {first, *id, true, ""}, call.request.language);
-    call.connection.subscriptions.push_back({*id, call.request.language});
+    call.server.subscribe(call.connection, {*id, call.request.language});
   } else {
     call.server.reply(call.connection, {first, std::nullopt, false, ""}, call.request.language);
   }
@@ -335,7 +335,7 @@ Commands::Answer Commands::rollback(Call& call) {
   if (id != nullptr && !id->is_null()) {
     call.server.reply(call.connection, {"Rolling back, as commanded", *id, true, ""},
                       call.request.language);
-    call.connection.subscriptions.push_back({*id, call.request.language});
+    call.server.subscribe(call.connection, {*id, call.request.language});
   } else {
     call.server.reply(call.connection, {"Rolling back, as commanded", std::nullopt, false, ""},
                       call.request.language);

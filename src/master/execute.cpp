@@ -284,6 +284,14 @@ wire::Snapshot Master::snapshot() const {
         wire::WorkerRecord{*worker, process != nullptr ? process->pid : 0,
                            process != nullptr && process->orphan};
   }
+  if (server_) {
+    for (const auto& [id, connection] : server_->connections()) {
+      if (connection.kept) {
+        snapshot.connections[id] = CommandServer::record_of(connection);
+        snapshot.connections[id].output.clear();
+      }
+    }
+  }
   return snapshot;
 }
 

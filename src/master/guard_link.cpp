@@ -36,6 +36,10 @@ std::vector<int> numbers_of(std::string_view text) {
 
 constexpr std::string_view kFds = "X_EINHORN_FDS=1";
 constexpr std::string_view kGo = "X_EINHORN_GO=1";
+constexpr std::string_view kGoSuccessor = "X_EINHORN_GO=2";
+constexpr std::string_view kFreeze = "X_EINHORN_FREEZE=1";
+constexpr std::string_view kThaw = "X_EINHORN_THAW=1";
+constexpr std::string_view kLeave = "X_EINHORN_LEAVE=1";
 constexpr std::string_view kExited = "X_EINHORN_EXITED=";
 constexpr std::string_view kSignal = "X_EINHORN_SIGNAL=";
 
@@ -76,8 +80,17 @@ std::optional<GuardSays> GuardLink::next() {
     if (lines.empty()) {
       continue;
     }
-    if (lines[0] == kGo) {
-      return Go{};
+    if (lines[0] == kGo || lines[0] == kGoSuccessor) {
+      return Go{lines[0] == kGoSuccessor};
+    }
+    if (lines[0] == kFreeze) {
+      return Freeze{};
+    }
+    if (lines[0] == kThaw) {
+      return Thaw{};
+    }
+    if (lines[0] == kLeave) {
+      return LeaveNow{};
     }
     if (lines[0].starts_with(kExited)) {
       const std::vector<int> numbers = numbers_of(lines[0].substr(kExited.size()));
@@ -116,6 +129,14 @@ void GuardLink::flush() {
   }
   unsent_.erase(unsent_.begin(), unsent_.begin() + static_cast<std::ptrdiff_t>(sent));
 }
+
+void GuardLink::hello() { say("X_EINHORN_HELLO=1"); }
+
+void GuardLink::succeed(Pid successor, int control) {
+  say("X_EINHORN_SUCCESSOR=" + std::to_string(successor), control);
+}
+
+void GuardLink::frozen() { say("X_EINHORN_FROZEN=1"); }
 
 void GuardLink::ready() { say("READY=1"); }
 

@@ -18,11 +18,15 @@ namespace einhorn::master {
 struct GuardSignal { int signal = 0; };
 struct ChildEnded { Pid pid = 0; os::Ended how; };
 struct GuardGone {};
-struct Go {};
+struct Go { bool successor = false; };
+struct Freeze {};  // the successor is up: stop acting
+struct Thaw {};    // the successor is gone: act again
+struct LeaveNow {};
 struct Kept {  // descriptors under their names; ours to close
   std::vector<std::pair<std::string, int>> fds;
 };
-using GuardSays = std::variant<GuardSignal, ChildEnded, GuardGone, Go, Kept>;
+using GuardSays =
+    std::variant<GuardSignal, ChildEnded, GuardGone, Go, Freeze, Thaw, LeaveNow, Kept>;
 
 class GuardLink {
  public:
@@ -34,7 +38,10 @@ class GuardLink {
   // The next message; none: nothing waits.
   [[nodiscard]] std::optional<GuardSays> next();
 
+  void hello();
   void ready();
+  void succeed(Pid successor, int control);
+  void frozen();
   void keep(std::string_view name, int fd);
   void forget(std::string_view name);
   void ask_for(Pid pid);

@@ -46,6 +46,9 @@ bool Master::turn() {
   if (successor_ >= 0) {
     return frozen_turn();
   }
+  if (handoff_.stage == Handoff::Stage::kFrozen) {
+    return handoff_turn();
+  }
   std::array<os::Ready, 64> ready;
   const std::size_t count = kernel_.wait(ready, next_deadline());
   now_ = kernel_.now();
@@ -56,11 +59,14 @@ bool Master::turn() {
   std::stable_sort(ready.begin(), end, [](const os::Ready& left, const os::Ready& right) {
     return (left.token == kControlToken) > (right.token == kControlToken);
   });
-  for (auto it = ready.begin(); it != end && !exit_code_ && successor_ < 0; ++it) {
+  for (auto it = ready.begin(); it != end && acting(); ++it) {
     on_ready(*it);
   }
-  if (successor_ >= 0) {
+  if (successor_ >= 0 || handoff_.stage == Handoff::Stage::kFrozen) {
     return true;
+  }
+  if (handoff_.stage != Handoff::Stage::kNone && now_ >= handoff_.deadline) {
+    on_handoff_deadline();
   }
   if (!exit_code_) {
     const std::optional<Instant> due = pool_->next_deadline();
@@ -89,6 +95,9 @@ std::optional<Instant> Master::next_deadline() {
   const std::optional<Instant> server = server_->next_deadline(now_);
   if (server && (!next || *server < *next)) {
     next = server;
+  }
+  if (handoff_.stage != Handoff::Stage::kNone && (!next || handoff_.deadline < *next)) {
+    next = handoff_.deadline;
   }
   return next;
 }
@@ -130,10 +139,22 @@ void Master::on_ready(const os::Ready& ready) {
 }
 
 void Master::on_guard() {
-  for (int i = 0; i < kMaxMessagesPerTurn && !exit_code_; ++i) {
+  for (int i = 0; i < kMaxMessagesPerTurn && !exit_code_ && !left_; ++i) {
     const std::optional<GuardSays> said = guard_.next();
     if (!said) {
       break;
+    }
+    if (std::holds_alternative<Freeze>(*said)) {
+      freeze();
+      continue;
+    }
+    if (std::holds_alternative<Thaw>(*said)) {
+      unfreeze();
+      continue;
+    }
+    if (std::holds_alternative<LeaveNow>(*said)) {
+      left_ = true;
+      return;
     }
     if (const auto* signal = std::get_if<GuardSignal>(&*said)) {
       on_guard_signal(signal->signal);
@@ -153,6 +174,11 @@ void Master::on_guard() {
 void Master::on_guard_gone() {
   settings_.guard_lost = true;
   settings_dirty_ = true;
+  if (handoff_.stage != Handoff::Stage::kNone) {
+    // Without a guard there is nobody to hand on through.
+    kernel_.signal(handoff_.pidfd, handoff_.pid, SIGKILL, false);
+    fail_handoff("the guard is gone");
+  }
   public_pid_ = own_pid_;
   log_->set_pid(own_pid_);
   log_->error("guard_lost",
@@ -215,7 +241,7 @@ void Master::on_guard_signal(int signal) {
 }
 
 void Master::on_child_ended(Pid pid, os::Ended how) {
-  if (roster_->forget_ghost(pid)) {
+  if (roster_->forget_ghost(pid) || on_handoff_child(pid, how)) {
     return;
   }
   const std::optional<WorkerId> worker = roster_->find_pid(pid);
@@ -380,12 +406,12 @@ std::string Master::report(std::string_view kind) {
   return state_yaml(input);
 }
 
+// The program as it is now: directory, path, environment.
 Result<wire::Program> Master::record_program(Version version) {
   wire::Program program;
   program.version = version;
-  Result<std::string> directory = settings_.directory.empty()
-                                      ? Result<std::string>(programs_.rbegin()->second.directory)
-                                      : kernel_.resolve_directory(settings_.directory);
+  Result<std::string> directory = kernel_.resolve_directory(
+      settings_.directory.empty() ? settings_.current_directory : settings_.directory);
   if (!directory) {
     return directory.error();
   }
@@ -403,12 +429,26 @@ Result<wire::Program> Master::record_program(Version version) {
   if (!found) {
     return found.error();
   }
-  program.path = *found;
+  program.path = pin_program(kernel_, *found, program.directory);
   program.arguments.at(0) = *found;
   return program;
 }
 
-Status Master::begin_upgrade(bool smooth, bool rollback) {
+std::string pin_program(os::Kernel& kernel, const std::string& path,
+                        const std::string& directory) {
+  const std::size_t slash = path.rfind('/');
+  if (slash == std::string::npos) {
+    return path;
+  }
+  std::string folder = path.substr(0, slash);
+  if (folder.empty() || folder[0] != '/') {
+    folder = directory + "/" + folder;
+  }
+  Result<std::string> resolved = kernel.resolve_directory(folder);
+  return resolved ? *resolved + path.substr(slash) : path;
+}
+
+Status Master::upgrade_pool(bool smooth, bool rollback) {
   const Version next{pool_->ledger().newest.value + 1};
   Result<wire::Program> program = record_program(next);
   if (!program) {
@@ -422,7 +462,5 @@ Status Master::begin_upgrade(bool smooth, bool rollback) {
   apply(pool::event::Upgrade{smooth, rollback});
   return Ok{};
 }
-
-Status Master::begin_reload() { return make_error("reload", "not available in this master"); }
 
 }  // namespace einhorn::master

@@ -9,6 +9,7 @@
 // simulation. Everything it knows comes from the snapshot that it was started with.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <map>
 #include <memory>
@@ -29,12 +30,18 @@
 
 namespace einhorn::master {
 
+// The path of a program with its directory's links resolved, so that a link that moves later does
+// not change which program a version runs. The last name is kept: programs look at it.
+[[nodiscard]] std::string pin_program(os::Kernel& kernel, const std::string& path,
+                                      const std::string& directory);
+
 class Master final : public CommandTarget {
  public:
   // Takes over from the snapshot that the guard hands out on `control`; waits for it for
   // `patience` at most. Errors: it can't be read, or something in it is missing.
   static Result<std::unique_ptr<Master>> create(os::Kernel& kernel, int control,
-                                                Duration patience);
+                                                Duration patience,
+                                                std::vector<std::string> environment);
   ~Master() override;
 
   // One turn. False: it is over, and the guard knows with which exit status.
@@ -51,6 +58,7 @@ class Master final : public CommandTarget {
     int notify = -1;
     int snapshot = -1;
     std::map<std::uint32_t, int> listeners;
+    std::map<std::uint64_t, int> connections;
   };
 
   Master(os::Kernel& kernel, int control);
@@ -60,12 +68,16 @@ class Master final : public CommandTarget {
   Status restore();
   Status place_descriptors();
   void restore_worker(wire::WorkerRecord record);
+  void adopt_connections(const std::map<std::uint64_t, wire::ConnectionRecord>& records);
   void resume();
 
   // master.cpp: the loop and what comes in
   static constexpr std::uint64_t kControlToken = 1;
   static constexpr std::uint64_t kNotifyToken = 2;
   void watch_guard();
+  [[nodiscard]] bool acting() const {
+    return !exit_code_ && !left_ && successor_ < 0 && handoff_.stage != Handoff::Stage::kFrozen;
+  }
   void on_ready(const os::Ready& ready);
   void on_guard();
   void on_guard_gone();
@@ -77,6 +89,27 @@ class Master final : public CommandTarget {
   void exited(WorkerId worker, pool::ExitStatus status);
   void check_wall_clock();
   std::optional<Instant> next_deadline();
+
+  // handoff.cpp: a new master beside this one
+  struct Handoff {
+    enum class Stage { kNone, kChecking, kBooting, kFrozen };
+    Stage stage = Stage::kNone;
+    Pid pid = 0;       // of the check, then of the new master
+    int pidfd = -1;
+    Instant deadline;
+    int control = -1;  // the guard's end, as long as it has not got it
+  };
+  Result<os::SpawnSpec> successor_spec(const std::vector<std::string>& flags);
+  Result<os::Spawned> spawn_beside(const os::SpawnSpec& spec);
+  void boot_successor();
+  bool on_handoff_child(Pid pid, os::Ended how);
+  void on_handoff_deadline();
+  void fail_handoff(const std::string& reason);
+  void freeze();
+  void unfreeze();
+  bool handoff_turn();
+  Status upgrade_pool(bool smooth, bool rollback);
+  void resume_upgrade();
 
   // takeover.cpp: handing everything to a new guard, after the old one has died
   bool frozen_turn();
@@ -132,6 +165,10 @@ class Master final : public CommandTarget {
   Pid public_pid_ = 0;
   Pid own_pid_ = 0;
   std::optional<int> exit_code_;
+  bool left_ = false;  // another master acts
+  Handoff handoff_;
+  std::vector<std::string> environment_;  // of this process
+  bool successor_of_master_ = false;
   int successor_ = -1;  // while frozen: the socket to who is taking over
   std::string successor_said_;
   bool settings_dirty_ = false;

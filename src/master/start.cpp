@@ -9,16 +9,18 @@ namespace einhorn::master {
 namespace {
 
 constexpr std::string_view kListenerPrefix = "listen:";
+constexpr std::string_view kConnectionPrefix = "conn:";
 
-std::optional<std::uint32_t> listener_index(std::string_view name) {
-  if (!name.starts_with(kListenerPrefix)) {
+// "listen:12" -> 12
+std::optional<std::uint64_t> number_behind(std::string_view prefix, std::string_view name) {
+  if (!name.starts_with(prefix)) {
     return std::nullopt;
   }
-  std::uint32_t index = 0;
-  for (const char digit : name.substr(kListenerPrefix.size())) {
-    index = index * 10 + static_cast<std::uint32_t>(digit - '0');
+  std::uint64_t number = 0;
+  for (const char digit : name.substr(prefix.size())) {
+    number = number * 10 + static_cast<std::uint64_t>(digit - '0');
   }
-  return index;
+  return number;
 }
 
 }  // namespace
@@ -39,10 +41,11 @@ Master::~Master() {
   }
 }
 
-Result<std::unique_ptr<Master>> Master::create(os::Kernel& kernel, int control,
-                                               Duration patience) {
+Result<std::unique_ptr<Master>> Master::create(os::Kernel& kernel, int control, Duration patience,
+                                               std::vector<std::string> environment) {
   std::unique_ptr<Master> master(new Master(kernel, control));
   master->now_ = kernel.now();
+  master->environment_ = std::move(environment);
   if (Status received = master->receive(patience); !received) {
     return received.error();
   }
@@ -59,6 +62,7 @@ Status Master::receive(Duration patience) {
     return watched;
   }
   const Instant deadline = now_ + patience;
+  guard_.hello();
   for (;;) {
     const std::optional<GuardSays> said = guard_.next();
     if (!said) {
@@ -72,7 +76,8 @@ Status Master::receive(Duration patience) {
     if (std::holds_alternative<GuardGone>(*said)) {
       return make_error("start of the master", "the guard is gone");
     }
-    if (std::holds_alternative<Go>(*said)) {
+    if (const Go* go = std::get_if<Go>(&*said)) {
+      successor_of_master_ = go->successor;
       return Ok{};
     }
     if (const Kept* kept = std::get_if<Kept>(&*said)) {
@@ -83,8 +88,10 @@ Status Master::receive(Duration patience) {
           descriptors_.notify = fd;
         } else if (name == "snapshot") {
           descriptors_.snapshot = fd;
-        } else if (const auto index = listener_index(name)) {
-          descriptors_.listeners[*index] = fd;
+        } else if (const auto index = number_behind(kListenerPrefix, name)) {
+          descriptors_.listeners[static_cast<std::uint32_t>(*index)] = fd;
+        } else if (const auto id = number_behind(kConnectionPrefix, name)) {
+          descriptors_.connections[*id] = fd;
         } else {
           kernel_.close(fd);
         }
@@ -150,6 +157,7 @@ Status Master::restore() {
       [this](Connection& connection, const wire::Request& request) {
         commands_.handle(*server_, connection, request);
       });
+  adopt_connections(read->connections);
   return Ok{};
 }
 
@@ -211,10 +219,68 @@ void Master::restore_worker(wire::WorkerRecord record) {
   }
 }
 
+// Clients that were waiting for something when the last master stopped.
+void Master::adopt_connections(const std::map<std::uint64_t, wire::ConnectionRecord>& records) {
+  for (const auto& [id, record] : records) {
+    const auto fd = descriptors_.connections.find(id);
+    if (fd == descriptors_.connections.end()) {
+      continue;
+    }
+    server_->adopt(record, fd->second, now_);
+    descriptors_.connections.erase(fd);
+  }
+  for (const auto& [id, fd] : descriptors_.connections) {
+    kernel_.close(fd);
+    guard_.forget(std::string(kConnectionPrefix) + std::to_string(id));
+  }
+  descriptors_.connections.clear();
+  server_->set_keeper([this](const Connection& connection, bool keep) {
+    const std::string name = std::string(kConnectionPrefix) + std::to_string(connection.id);
+    wire::ConnectionRecord record = CommandServer::record_of(connection);
+    record.output.clear();  // it may be gone out by the time that somebody reads this
+    std::string entry;
+    if (keep) {
+      guard_.keep(name, connection.fd);
+      entry = wire::encode_entry(record);
+    } else {
+      guard_.forget(name);
+      entry = wire::encode_connection_gone(connection.id);
+    }
+    if (!journal_->append(entry)) {
+      log_->error("snapshot_failed", "Can't append to the snapshot");
+    }
+  });
+}
+
+// An upgrade for which this master was started, or that was lost with the last one.
+void Master::resume_upgrade() {
+  if (std::exchange(settings_.pending_upgrade, false)) {
+    settings_dirty_ = true;
+    if (Status begun = upgrade_pool(settings_.pending_smooth, settings_.pending_rollback);
+        !begun) {
+      log_->error("upgrade_not_started",
+                  "Could not start the upgrade: " + begun.error().message());
+      server_->publish("Could not start the upgrade: " + begun.error().message(), true,
+                       "could_not_start");
+    }
+  } else if (!pool_->ledger().upgrade && server_->has_subscribers()) {
+    // It was over when the last master died, but perhaps nobody had been told.
+    const std::string& failure = pool_->ledger().failure;
+    server_->publish(failure.empty() ? "Upgrade done" : failure, true,
+                     failure.empty() ? "ok" : "failed");
+  }
+}
+
 void Master::resume() {
   ++settings_.generation;
   settings_.guard_lost = false;
   settings_.guard_pid = public_pid_;
+  if (successor_of_master_) {
+    settings_.start_environment = environment_;
+    if (Result<std::string> directory = kernel_.current_directory()) {
+      settings_.current_directory = *directory;
+    }
+  }
   settings_dirty_ = true;
   if (settings_.nice_master) {
     kernel_.set_nice(*settings_.nice_master);
@@ -238,6 +304,10 @@ void Master::resume() {
                                      std::to_string(pool_->alive()) + " workers");
   }
   drain_events();
+  if (!exit_code_) {
+    resume_upgrade();
+    drain_events();
+  }
 }
 
 }  // namespace einhorn::master

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -131,6 +132,8 @@ class Kernel {
   virtual Transfer write(int fd, std::string_view bytes) = 0;
   virtual Message receive(int socket) = 0;
   virtual Transfer send(int socket, std::string_view text, std::span<const int> fds) = 0;
+  // Two ends of a sequenced-packet connection; nonblocking, CLOEXEC; the caller's to close.
+  virtual Result<std::pair<int, int>> socket_pair() = 0;
   virtual void close(int fd) = 0;
   // The same descriptor under a number of at least `least`, CLOEXEC; the old number is closed.
   virtual Result<int> raise(int fd, int least) = 0;

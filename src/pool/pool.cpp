@@ -55,6 +55,7 @@ Pool::Pool(Config config, Ledger ledger, std::vector<Worker> workers)
       free_slots_.push(slot);
     }
   }
+  spinup_at_ = Instant{};  // a start or a canary may have been waited for: look once, at once
 }
 
 const std::vector<Action>& Pool::step(const Event& event, Instant now) {
@@ -116,6 +117,7 @@ void Pool::on_worker_timer(Entry& entry, Instant now) {
   const Duration waited = now - worker.spawned_at;
   if (waited < config_.ack_timeout) {
     note(note::AckOverdue{worker.id, waited});
+    entry.ack_warnings = waited / kAckWarningEvery;
     schedule(entry);
     return;
   }
@@ -228,6 +230,9 @@ void Pool::on(const event::Acked& event, Instant now) {
   if (event.by != config_.ack_mode || acked->worker.acked()) {
     note(note::AckRefused{event.worker, event.by, acked->worker.acked()});
     return;
+  }
+  if (acked->worker.state == WorkerState::kSpawning) {
+    on(event::Spawned{event.worker}, now);  // it runs, or it could not say so
   }
   become_ready(*acked, event.by, now);
 }

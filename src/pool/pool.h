@@ -71,7 +71,8 @@ struct Ledger {
 class Pool {
  public:
   explicit Pool(Config config);
-  // A pool as it was, from a snapshot. The master then reports which workers are gone.
+  // A pool as it was, from a snapshot. The master then reports which workers are gone. A TimerDue is
+  // due at once: what was waited for is worked out anew.
   Pool(Config config, Ledger ledger, std::vector<Worker> workers);
 
   // The actions stay valid until the next step.
@@ -114,10 +115,12 @@ class Pool {
     }
   };
   using Bucket = std::set<WorkerId, ByAge>;
+  static constexpr Duration kAckWarningEvery = std::chrono::minutes{1};
   struct Entry {
     Worker worker;
     Bucket* bucket = nullptr;
     std::optional<Instant> timer;
+    std::int64_t ack_warnings = 0;  // whole minutes without an ACK that were warned of
     bool dirty = false;
   };
 
@@ -165,7 +168,7 @@ class Pool {
   // spinup.cpp
   void settle(Instant now);
   void replenish(Instant now);
-  bool may_spawn(Instant now);
+  bool may_spawn(const Bucket& starting, Instant now);  // `starting`: what max_unacked counts
   void replace_old(Instant now);
   void spawn(Version version, Instant now);
   [[nodiscard]] Duration spinup_interval(Instant now) const;

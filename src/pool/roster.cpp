@@ -6,7 +6,6 @@
 namespace einhorn::pool {
 namespace {
 
-constexpr Duration kAckWarningEvery = std::chrono::minutes{1};
 // A worker that missed its ACK has shown that it hangs: it is not waited for without a limit.
 constexpr Duration kKillAfterMissedAck = std::chrono::seconds{10};
 
@@ -102,6 +101,9 @@ void Pool::rebucket_all() {
   for (auto& entry : slots_) {
     if (entry) {
       place(*entry);
+      if (entry->worker.stopping()) {
+        schedule(*entry);  // its patience may be that for old versions now
+      }
     }
   }
 }
@@ -132,8 +134,7 @@ void Pool::schedule(Entry& entry) {
         set_timer(entry, worker.spawned_at + config_.ack_delay);
       } else if (config_.ack_timeout > Duration::zero()) {
         const Instant last = worker.spawned_at + config_.ack_timeout;
-        const Instant warning =
-            entry.timer ? *entry.timer + kAckWarningEvery : worker.spawned_at + kAckWarningEvery;
+        const Instant warning = worker.spawned_at + (entry.ack_warnings + 1) * kAckWarningEvery;
         set_timer(entry, warning < last ? warning : last);
       } else {
         set_timer(entry, std::nullopt);

@@ -61,14 +61,14 @@ Duration Pool::spinup_interval(Instant now) const {
   return from_seconds(std::min(base * std::pow(limits::kSpinupBackoffFactor, exponent), most));
 }
 
-bool Pool::may_spawn(Instant now) {
+bool Pool::may_spawn(const Bucket& starting, Instant now) {
   if (alive_ >= limits::kMaxWorkers) {
     return false;
   }
   if (ledger_.burst_left > 0) {
     return true;
   }
-  if (modern_starting_.size() >= config_.max_unacked) {
+  if (starting.size() >= config_.max_unacked) {
     return false;
   }
   if (ledger_.upgrade && config_.max_upgrade_additional &&
@@ -103,7 +103,7 @@ void Pool::replenish(Instant now) {
     note(note::Launching{static_cast<std::uint32_t>(wanted)});
   }
   std::size_t budget = limits::kMaxSpawnsPerTurn;
-  while (wanted > 0 && may_spawn(now)) {
+  while (wanted > 0 && may_spawn(modern_starting_, now)) {
     if (budget-- == 0) {
       spinup_at_ = now;  // the rest at once, but after everybody else had a turn
       break;
@@ -116,10 +116,10 @@ void Pool::replenish(Instant now) {
   }
 }
 
-// Until the new version has proved itself, the old one is kept at its full number.
+// Until the new version has proved itself, the old one is kept at its full number, also while new
+// workers that hang take up all that may be starting of their own version.
 void Pool::replace_old(Instant now) {
-  while (old_unsignaled() < config_.number && old_starting_.size() < config_.max_unacked &&
-         may_spawn(now)) {
+  while (old_unsignaled() < config_.number && may_spawn(old_starting_, now)) {
     spawn(ledger_.upgrade->from, now);
   }
 }

@@ -27,7 +27,6 @@ using einhorn::Result;
 using einhorn::master::Options;
 
 constexpr auto kHandOverPatience = std::chrono::seconds{10};
-constexpr int kControlNumber = 199;
 
 int complain(const Error& error) {
   std::fprintf(stderr, "einhorn: %s\n", error.message().c_str());
@@ -76,10 +75,7 @@ int run_guard(Options options, std::vector<std::string> environment, const std::
   if (plan->program < 0) {
     return complain(Error{errno, "open /proc/self/exe", ""});
   }
-  plan->control = kControlNumber;
-  for (const std::int32_t inherited : settings.inherited) {
-    plan->control = std::max(plan->control, inherited + 1);
-  }
+  plan->control = settings.control;
   std::vector<std::string> arguments = master_arguments(settings, plan->control);
   std::vector<std::string> master_environment = settings.start_environment;
   std::vector<char*> argv = pointers(arguments);
@@ -107,7 +103,7 @@ int run_guard(Options options, std::vector<std::string> environment, const std::
   return guard->run();
 }
 
-int run_master(int control, einhorn::Title& title) {
+int run_master(int control, std::vector<std::string> environment, einhorn::Title& title) {
   struct stat status {};
   if (fstat(control, &status) != 0 || !S_ISSOCK(status.st_mode)) {
     return complain(einhorn::make_error(
@@ -128,7 +124,8 @@ int run_master(int control, einhorn::Title& title) {
     return complain(kernel.error());
   }
   Result<std::unique_ptr<einhorn::master::Master>> master =
-      einhorn::master::Master::create(**kernel, control, kHandOverPatience);
+      einhorn::master::Master::create(**kernel, control, kHandOverPatience,
+                                      std::move(environment));
   if (!master) {
     return complain(master.error());
   }
@@ -165,7 +162,7 @@ int main(int argc, char** argv, char** envp) {
     case Options::Mode::kUpgradeCheck:
       return 0;
     case Options::Mode::kMaster:
-      return run_master(options->state_fd, title);
+      return run_master(options->state_fd, std::move(environment), title);
     case Options::Mode::kRun:
       return run_guard(std::move(*options), std::move(environment), arguments.at(0), title);
   }

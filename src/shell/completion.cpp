@@ -42,12 +42,14 @@ std::vector<std::string> matching(const std::vector<std::string>& words, std::st
 
 std::vector<std::string> matching_signals(std::string_view start) {
   const std::string wanted = upper(start);
-  const bool with_prefix = wanted.starts_with("SIG");
   std::vector<std::string> names;
+  std::vector<std::string> long_names;
   for (const std::string_view name : signal_names()) {
-    names.push_back((with_prefix ? "SIG" : "") + std::string(name));
+    names.emplace_back(name);
+    long_names.push_back("SIG" + std::string(name));
   }
-  return matching(names, wanted);
+  std::vector<std::string> found = matching(names, wanted);
+  return found.empty() ? matching(long_names, wanted) : found;
 }
 
 std::vector<std::string> matching_arguments(std::string_view command, std::size_t position,

@@ -126,6 +126,11 @@ void fields(Archive& archive, Settings& settings) {
   archive(34, settings.notify_path);
   archive(35, settings.files);
   archive(36, settings.guard_pid);
+  archive(37, settings.current_directory);
+  archive(38, settings.control);
+  archive(39, settings.pending_upgrade);
+  archive(40, settings.pending_smooth);
+  archive(41, settings.pending_rollback);
 }
 
 template <typename Archive>
@@ -158,6 +163,17 @@ void fields(Archive& archive, WorkerRecord& record) {
   archive(3, record.orphan);
 }
 
+template <typename Archive>
+void fields(Archive& archive, ConnectionRecord& connection) {
+  archive(1, connection.id);
+  archive(2, connection.peer_pid);
+  archive(3, connection.peer_uid);
+  archive(4, connection.peer_gid);
+  archive(5, connection.input);
+  archive(6, connection.output);
+  archive(7, connection.subscriptions);
+}
+
 namespace {
 
 enum class Kind : std::uint16_t {
@@ -169,6 +185,8 @@ enum class Kind : std::uint16_t {
   kListener = 6,
   kWorker = 7,
   kWorkerGone = 8,
+  kConnection = 9,
+  kConnectionGone = 10,
 };
 
 constexpr std::uint32_t kMagic = 0x314a4845;  // "EHJ1"
@@ -276,6 +294,12 @@ void apply(Reading& reading, const Head& head, std::string_view body) {
     case Kind::kWorkerGone:
       snapshot.workers.erase(Epoch{head.key});
       return;
+    case Kind::kConnection:
+      snapshot.connections[head.key] = decode_record<ConnectionRecord>(body);
+      return;
+    case Kind::kConnectionGone:
+      snapshot.connections.erase(head.key);
+      return;
   }
   snapshot.damage.push_back("an entry of unknown kind " + std::to_string(head.kind));
 }
@@ -300,6 +324,12 @@ std::string encode_entry(const ListenerRecord& listener) {
 std::string encode_entry(const WorkerRecord& worker) {
   return make_entry(Kind::kWorker, worker.worker.id.epoch.value, encode_record(worker));
 }
+std::string encode_entry(const ConnectionRecord& connection) {
+  return make_entry(Kind::kConnection, connection.id, encode_record(connection));
+}
+std::string encode_connection_gone(std::uint64_t id) {
+  return make_entry(Kind::kConnectionGone, id, "");
+}
 std::string encode_gone(WorkerId worker) {
   return make_entry(Kind::kWorkerGone, worker.epoch.value, "");
 }
@@ -319,6 +349,9 @@ std::string encode_journal(const Snapshot& snapshot) {
   }
   for (const auto& [epoch, worker] : snapshot.workers) {
     journal += encode_entry(worker);
+  }
+  for (const auto& [id, connection] : snapshot.connections) {
+    journal += encode_entry(connection);
   }
   return journal;
 }

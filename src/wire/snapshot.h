@@ -72,6 +72,12 @@ struct Settings {
   std::optional<Instant> started_at;
   Pid guard_pid = 0;                   // the guard that this snapshot was written under
   std::string notify_path;  // NOTIFY_SOCKET of workers
+  std::string current_directory;  // of einhorn itself, or of what --reexec-as made of it
+  std::int32_t control = 199;     // the number of a master's socket to its guard, at its start
+  // An upgrade that begins as soon as the next master acts.
+  bool pending_upgrade = false;
+  bool pending_smooth = true;
+  bool pending_rollback = true;
   std::vector<OwnFile> files;
 };
 
@@ -103,6 +109,17 @@ struct WorkerRecord {
   bool orphan = false;  // its parent was a guard that is dead: nobody can ask how it ends
 };
 
+// A client whose connection outlives the master: it waits for an upgrade, or is handed on.
+struct ConnectionRecord {
+  std::uint64_t id = 0;
+  Pid peer_pid = 0;
+  std::uint32_t peer_uid = 0;
+  std::uint32_t peer_gid = 0;
+  std::string input;                       // a request that is not complete yet
+  std::string output;                      // what it has not read yet
+  std::vector<std::string> subscriptions;  // "j" or "y" and the request's id as JSON
+};
+
 struct Snapshot {
   Settings settings;
   pool::Config config;
@@ -110,6 +127,7 @@ struct Snapshot {
   std::map<Version, Program> programs;
   std::map<std::uint32_t, ListenerRecord> listeners;
   std::map<Epoch, WorkerRecord> workers;
+  std::map<std::uint64_t, ConnectionRecord> connections;
   std::vector<std::string> damage;  // what could not be read, for the log
   std::size_t journal_bytes = 0;    // of the whole journal as read
 };
@@ -121,7 +139,9 @@ struct Snapshot {
 [[nodiscard]] std::string encode_entry(const Program& program);
 [[nodiscard]] std::string encode_entry(const ListenerRecord& listener);
 [[nodiscard]] std::string encode_entry(const WorkerRecord& worker);
+[[nodiscard]] std::string encode_entry(const ConnectionRecord& connection);
 [[nodiscard]] std::string encode_gone(WorkerId worker);
+[[nodiscard]] std::string encode_connection_gone(std::uint64_t id);
 [[nodiscard]] std::string encode_gone(Version version);
 // A journal that holds just this.
 [[nodiscard]] std::string encode_journal(const Snapshot& snapshot);

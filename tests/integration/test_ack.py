@@ -83,13 +83,13 @@ def test_manual_with_a_wrong_pid(make_pool):
 
 def test_manual_for_another_worker(make_pool):
     """Worker 1 names worker 0's pid: neither of them counts as up."""
-    pool = make_pool(["-m", "manual", "-n", "1"], "http_worker --options-file=options")
-    state = pool.wait_state(lambda s: s["workers"])
-    victim = state["workers"][0]["pid"]
+    pool = make_pool(["-m", "manual"], "http_worker --options-file=options --events=events")
+    wait_until((pool.dir / "events").exists)
+    (victim,) = pool.pids()
     (pool.dir / "options").write_text(f"--ack=path\n--ack-pid={victim}\n")
     pool.command("inc")
     pool.wait_state(lambda s: len(s["workers"]) == 2)
-    pool.wait_log(r"(?i)ack")
+    pool.wait_log(rf"tried to ACK for worker {victim}|ignoring ACK")
     stays_true(lambda: acked(pool) == [], 0.5)
 
 

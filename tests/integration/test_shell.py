@@ -35,6 +35,13 @@ upgrade_fleet: Upgrade a fleet at a time
 """
 
 
+def encode_reply(reply, language):
+    """JSON as it is, YAML escaped: other than in a request nothing in JSON is escaped."""
+    if language == "json":
+        return json.dumps(reply).encode() + b"\n"
+    return encode(reply, "yaml")
+
+
 class FakeMaster:
     """Answers on a command socket. `answers` maps a command to a list of replies (dicts without
     request_id), or to a function of (connection, request) that answers as it likes."""
@@ -100,7 +107,7 @@ class FakeMaster:
             reply["request_id"] = request["id"]
         else:
             reply = {"message": reply["message"]}
-        connection.sendall(encode(reply, self.language))
+        connection.sendall(encode_reply(reply, self.language))
 
     def commands(self):
         return [request["command"] for request in self.requests]

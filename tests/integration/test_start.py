@@ -79,6 +79,20 @@ def test_nothing_is_left_after_die(make_pool):
     pool.wait_gone()
 
 
+@pytest.mark.parametrize("moment", ["lock", "sock", "pid", "Binding", "Launching", "Launched"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ended_while_starting(make_pool, moment, number):
+    """However early it is told to end: no process and no file is left."""
+    pool = make_pool(["-n", "3", "-m", "0.05", "-b", "unix:@DIR@/web.sock"])
+    if moment in ("lock", "sock", "pid"):
+        wait_until(pool.path(moment).exists)
+    else:
+        pool.wait_log(moment)
+    assert pool.stop(number) == 0
+    pool.wait_gone()
+    assert {p.name for p in pool.dir.iterdir()} <= {"log", "stdout", "einhorn.lock"}
+
+
 # --- the command line -----------------------------------------------------------------------------
 
 

@@ -65,6 +65,7 @@ TEST(Complete, OffersSignals) {
   EXPECT_EQ(complete("signal us", catalog()).common, "USR");
   EXPECT_THAT(complete("signal USR1 SIGQ", catalog()).candidates, ElementsAre("SIGQUIT"));
   EXPECT_THAT(complete("signal SIG", catalog()).candidates, Each(StartsWith("SIG")));
+  EXPECT_EQ(complete("signal si", catalog()).common, "SIG");
   const Completion all = complete("die ", catalog());
   EXPECT_EQ(all.replaced, 0U);
   EXPECT_THAT(all.candidates, Contains("TERM"));

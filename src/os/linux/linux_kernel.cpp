@@ -222,6 +222,18 @@ Transfer LinuxKernel::send(int socket, std::string_view text, std::span<const in
       retry([&] { return ::sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL); }));
 }
 
+Result<std::pair<int, int>> LinuxKernel::socket_pair() {
+  std::array<int, 2> pair{};
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair.data()) != 0) {
+    return Error{errno, "socketpair", ""};
+  }
+  const int size = 1 << 20;
+  for (const int fd : pair) {
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+  }
+  return std::pair(pair[0], pair[1]);
+}
+
 void LinuxKernel::close(int fd) { close_descriptor(fd); }
 
 Result<int> LinuxKernel::raise(int fd, int least) {

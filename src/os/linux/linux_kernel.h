@@ -24,6 +24,7 @@ class LinuxKernel final : public Kernel {
   Transfer write(int fd, std::string_view bytes) override;
   Message receive(int socket) override;
   Transfer send(int socket, std::string_view text, std::span<const int> fds) override;
+  Result<std::pair<int, int>> socket_pair() override;
   void close(int fd) override;
   Result<int> raise(int fd, int least) override;
   Transfer write_line(int fd, std::string_view line) override;

@@ -35,7 +35,7 @@ def unescape(line):
 def encode(document, language):
     """One request line with its newline."""
     if language == "json":
-        return json.dumps(document).encode() + b"\n"
+        return escape(json.dumps(document)).encode() + b"\n"
     return escape(yaml.safe_dump(document)).encode() + b"\n"
 
 

@@ -1,0 +1,263 @@
+// Handing on to a new master: every upgrade and every reload starts one beside this one.
+//
+//   checking   `PROGRAM --upgrade-check -- ...` has to exit with 0 within its time
+//   booting    `PROGRAM --with-state-fd N -- ...` has to say that it is up
+//   frozen     everything is written down and handed to the guard; this master does nothing until
+//              the guard says that the new one acts (leave) or is gone (thaw)
+//
+// A failure at any stage leaves this master in its place, and whoever asked is told. Up to `frozen` the pool
+// goes on as always; the loop is never blocked.
+#include <algorithm>
+
+#include "master/master.h"
+
+namespace einhorn::master {
+namespace {
+
+constexpr Duration kCheckPatience = std::chrono::seconds{30};
+constexpr Duration kBootPatience = std::chrono::seconds{60};
+constexpr Duration kFrozenPatience = std::chrono::seconds{10};
+constexpr int kExited = 1;  // CLD_EXITED
+
+std::string base_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+bool is_dropped(const std::string& variable, const std::vector<std::string>& dropped) {
+  return std::any_of(dropped.begin(), dropped.end(), [&variable](const std::string& name) {
+    return variable.size() > name.size() && variable.starts_with(name) &&
+           variable[name.size()] == '=';
+  });
+}
+
+}  // namespace
+
+// How einhorn is called now: --reexec-as, or as it was called at first, in the environment it had then.
+Result<os::SpawnSpec> Master::successor_spec(const std::vector<std::string>& flags) {
+  os::SpawnSpec spec;
+  spec.arguments = settings_.reexec_commandline;
+  if (spec.arguments.empty()) {
+    spec.arguments.push_back(settings_.script);
+  }
+  std::string path;
+  for (const std::string& variable : settings_.start_environment) {
+    if (!is_dropped(variable, settings_.drop_environment)) {
+      spec.environment.push_back(variable);
+    }
+    if (variable.starts_with("PATH=")) {
+      path = variable.substr(5);
+    }
+  }
+  Result<std::string> program = kernel_.find_program(spec.arguments[0], path, "");
+  if (!program) {
+    return program.error();
+  }
+  spec.program = *program;
+  spec.arguments.insert(spec.arguments.end(), flags.begin(), flags.end());
+  spec.arguments.emplace_back("--");
+  spec.arguments.insert(spec.arguments.end(), settings_.original_command.begin(),
+                        settings_.original_command.end());
+  spec.own_group = false;
+  spec.keep_below = keep_below_;
+  return spec;
+}
+
+Result<os::Spawned> Master::spawn_beside(const os::SpawnSpec& spec) {
+  Result<os::Spawned> spawned = kernel_.spawn(spec);
+  if (!spawned) {
+    return spawned;
+  }
+  if (spawned->failed) {
+    roster_->expect_ghost(spawned->pid);
+    kernel_.close(spawned->pidfd);
+    guard_.ask_for(spawned->pid);
+    return *spawned->failed;
+  }
+  return spawned;
+}
+
+Status Master::begin_upgrade(bool smooth, bool rollback) {
+  if (guard_.socket() < 0) {
+    return upgrade_pool(smooth, rollback);  // nobody could start a master beside this one
+  }
+  settings_.pending_upgrade = true;
+  settings_.pending_smooth = smooth;
+  settings_.pending_rollback = rollback;
+  settings_dirty_ = true;
+  persist();
+  return begin_reload();
+}
+
+Status Master::begin_reload() {
+  if (guard_.socket() < 0) {
+    return make_error("there is no guard", "start einhorn again to get one");
+  }
+  if (!pool_->ledger().respawn) {
+    return make_error("not reloading", "Einhorn is going down");
+  }
+  if (handoff_.stage != Handoff::Stage::kNone) {
+    return Ok{};  // the one that is under way will do
+  }
+  log_->info("reloading", "Reloading einhorn master (" +
+                              base_name(settings_.reexec_commandline.empty()
+                                            ? settings_.script
+                                            : settings_.reexec_commandline[0]) +
+                              ")...");
+  Result<os::SpawnSpec> spec = successor_spec({"--upgrade-check"});
+  Result<os::Spawned> check = spec ? spawn_beside(*spec) : Result<os::Spawned>(spec.error());
+  if (!check) {
+    settings_.pending_upgrade = false;
+    settings_dirty_ = true;
+    persist();
+    log_->error("reload_failed",
+                "Can not initiate einhorn master reload safely, aborting: " +
+                    check.error().message());
+    return check.error();
+  }
+  handoff_ = {Handoff::Stage::kChecking, check->pid, check->pidfd, now_ + kCheckPatience};
+  return Ok{};
+}
+
+void Master::boot_successor() {
+  Result<std::pair<int, int>> pair = kernel_.socket_pair();
+  if (!pair) {
+    fail_handoff(pair.error().message());
+    return;
+  }
+  const auto [ours, theirs] = *pair;
+  Result<int> raised = kernel_.raise(theirs, std::max(settings_.control + 1, keep_below_));
+  Result<os::SpawnSpec> spec =
+      successor_spec({"--with-state-fd", std::to_string(settings_.control)});
+  if (!raised || !spec) {
+    kernel_.close(ours);
+    kernel_.close(raised ? *raised : theirs);
+    fail_handoff(raised ? spec.error().message() : raised.error().message());
+    return;
+  }
+  spec->descriptors = {{*raised, settings_.control}};
+  spec->keep_below = *raised + 1;
+  Result<os::Spawned> successor = spawn_beside(*spec);
+  kernel_.close(*raised);
+  if (!successor) {
+    kernel_.close(ours);
+    fail_handoff(successor.error().message());
+    return;
+  }
+  handoff_ = {Handoff::Stage::kBooting, successor->pid, successor->pidfd, now_ + kBootPatience};
+  guard_.succeed(successor->pid, ours);
+  if (guard_.blocked()) {
+    handoff_.control = ours;  // sent later: the descriptor has to live until then
+  } else {
+    kernel_.close(ours);
+  }
+}
+
+// True: that child was part of a hand-off.
+bool Master::on_handoff_child(Pid pid, os::Ended how) {
+  if (handoff_.stage == Handoff::Stage::kNone || pid != handoff_.pid) {
+    return false;
+  }
+  if (handoff_.stage == Handoff::Stage::kChecking) {
+    kernel_.close(handoff_.pidfd);
+    handoff_.pidfd = -1;
+    if (how.code == kExited && how.status == 0) {
+      boot_successor();
+    } else {
+      fail_handoff("the check (--upgrade-check) " +
+                   std::string(how.code == kExited ? "exited with status " : "was killed by signal ") +
+                   std::to_string(how.status));
+    }
+    return true;
+  }
+  return true;  // a successor's end is told by THAW
+}
+
+void Master::on_handoff_deadline() {
+  const char* what = "";
+  switch (handoff_.stage) {
+    case Handoff::Stage::kNone:
+      return;
+    case Handoff::Stage::kChecking:
+      what = "The upgrade check takes too long; ending it";
+      break;
+    case Handoff::Stage::kBooting:
+      what = "The new master does not come up; ending it";
+      break;
+    case Handoff::Stage::kFrozen:
+      what = "The new master does not get ready; ending it";
+      break;
+  }
+  log_->error("reload_failed", what);
+  // Its end comes back as an event, and that is when we go on.
+  kernel_.signal(handoff_.pidfd, handoff_.pid, SIGKILL, false);
+  handoff_.deadline = now_ + kFrozenPatience;
+}
+
+void Master::fail_handoff(const std::string& reason) {
+  if (handoff_.pidfd >= 0) {
+    kernel_.close(handoff_.pidfd);
+  }
+  if (handoff_.control >= 0) {
+    kernel_.close(handoff_.control);
+  }
+  handoff_ = {};
+  const bool upgrade = std::exchange(settings_.pending_upgrade, false);
+  settings_dirty_ = true;
+  log_->error("reload_failed",
+              "Can not initiate einhorn master reload safely, aborting: " + reason);
+  persist();
+  if (upgrade) {
+    server_->publish("Could not start the upgrade: Can not initiate einhorn master reload safely, "
+                     "aborting: " + reason,
+                     true, "could_not_start");
+  }
+}
+
+void Master::freeze() {
+  if (handoff_.stage != Handoff::Stage::kBooting) {
+    return;
+  }
+  handoff_.stage = Handoff::Stage::kFrozen;
+  handoff_.deadline = now_ + kFrozenPatience;
+  wire::Snapshot all = snapshot();
+  for (const auto& [id, connection] : server_->connections()) {
+    if (connection.fd >= 0 && !connection.closing) {
+      all.connections[id] = CommandServer::record_of(connection);
+      if (!connection.kept) {
+        guard_.keep("conn:" + std::to_string(id), connection.fd);
+      }
+    }
+  }
+  if (Status written = journal_->rewrite(all); !written) {
+    log_->error("snapshot_failed", "Can't write the snapshot: " + written.error().message());
+    kernel_.signal(handoff_.pidfd, handoff_.pid, SIGKILL, false);
+    return;  // its end thaws us
+  }
+  guard_.frozen();
+}
+
+void Master::unfreeze() {
+  for (const auto& [id, connection] : server_->connections()) {
+    if (connection.fd >= 0 && !connection.kept) {
+      guard_.forget("conn:" + std::to_string(id));
+    }
+  }
+  fail_handoff("the new master ended before it was ready");
+}
+
+// Nothing but the guard is listened to. False: the new master acts.
+bool Master::handoff_turn() {
+  std::array<os::Ready, 64> ready;
+  kernel_.wait(ready, handoff_.deadline);
+  now_ = kernel_.now();
+  log_->set_time(to_wall(now_, settings_.wall_offset));
+  on_guard();
+  if (left_) {
+    return false;
+  }
+  if (handoff_.stage == Handoff::Stage::kFrozen && now_ >= handoff_.deadline) {
+    on_handoff_deadline();
+  }
+  watch_guard();
+  return true;
+}
+
+}  // namespace einhorn::master

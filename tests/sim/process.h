@@ -1,0 +1,34 @@
+// A process of the simulated machine: alive, a zombie, or reaped.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/ids.h"
+#include "base/instant.h"
+#include "os/kernel.h"
+
+namespace einhorn::sim {
+
+enum class ProcessKind { kGuard, kMaster, kCheck, kWorker, kHelper, kClient };
+
+struct Process {
+  Pid pid = 0;
+  Pid parent = 0;
+  Pid group = 0;
+  ProcessKind kind = ProcessKind::kClient;
+  bool dead = false;    // a zombie until it is reaped
+  bool reaped = false;
+  os::Ended ended;
+  Instant born_at;
+  Instant died_at;
+  // Of a worker:
+  WorkerId worker;
+  bool known = true;    // false: the spawn could not be written down, so nobody has to know it
+  bool killed = false;  // by the simulation, not by the pool
+};
+using ProcessPtr = std::shared_ptr<Process>;
+
+}  // namespace einhorn::sim
