@@ -29,6 +29,7 @@ constexpr std::array kForwarded = {SIGINT,  SIGTERM, SIGQUIT, SIGHUP, SIGUSR1,
                                    SIGUSR2, SIGTTIN, SIGTTOU, SIGALRM};
 constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kLivedNs = 200 * kMillisecond;  // a master that lived so long is no crash loop
 constexpr int kQuickRestarts = 10;    // of masters that had come up, before there are pauses
 constexpr int kMaxStartFailures = 10;  // of a master that never came up
 constexpr std::size_t kMaxDescriptorsPerMessage = 64;
@@ -238,6 +239,7 @@ void Guard::on_signal_ready() {
         // Several deaths may be one SIGCHLD. This one is handled at once and without looking at every
         // child; the master asks for those it sees itself, and the rest is swept up soon.
         report_and_reap(static_cast<pid_t>(info.ssi_pid));
+        report_and_reap(master_.pid);
         if (sweep_at_ns_ == 0) {
           sweep_at_ns_ = now_ns() + kSecond;
         }
@@ -259,12 +261,15 @@ void Guard::forward_signals() {
     const int length = std::snprintf(text.data(), text.size(), "X_EINHORN_SIGNAL=%d", number);
     if (send(master_.control, text.data(), static_cast<std::size_t>(length), MSG_NOSIGNAL) > 0) {
       pending_signals_ &= ~bit;
+      told_signals_ |= bit;
     }
   }
 }
 
 // Every dead child there is. Looks at each child, so it is not done once a death.
 void Guard::sweep() {
+  report_and_reap(successor_.pid);
+  report_and_reap(master_.pid);  // before those of whom only a living master can be told
   siginfo_t info;
   for (;;) {
     info.si_pid = 0;
@@ -340,7 +345,8 @@ void Guard::on_control_ready(Child& child) {
       return;
     }
     if (count <= 0) {
-      close_control(child);  // its death will be a SIGCHLD
+      close_control(child);
+      sweep_at_ns_ = now_ns() + 10 * kMillisecond;  // its death may be one SIGCHLD with another's
       return;
     }
     std::size_t fd_count = 0;
@@ -375,6 +381,9 @@ void Guard::on_message(Child& from, std::string_view text, const int* fds, std::
   int number = 0;
   if (to_int(value_of(text, "EXIT_STATUS"), &number)) {
     word_ = number;
+  }
+  if (to_int(value_of(text, "X_EINHORN_SIGNALED"), &number) && number > 0 && number < 64) {
+    told_signals_ &= ~(std::uint64_t{1} << static_cast<unsigned>(number));
   }
   if (to_int(value_of(text, "X_EINHORN_REAP"), &number)) {
     report_and_reap(number);
@@ -459,9 +468,10 @@ void Guard::close_control(Child& child) {
 void Guard::on_master_gone(int code, int status) {
   const std::int64_t now = now_ns();
   const bool was_ready = master_.was_ready;
-  const bool lived = was_ready && now - master_.started_ns > kSecond;
+  const bool lived = was_ready && now - master_.started_ns > kLivedNs;
   close_control(master_);
   const pid_t pid = std::exchange(master_.pid, -1);
+  pending_signals_ |= std::exchange(told_signals_, 0);  // perhaps it died before it acted on them
   frozen_ = false;
   if (successor_.pid > 0) {
     kill(successor_.pid, SIGKILL);  // still our unreaped child, so the pid is its own
@@ -483,8 +493,9 @@ void Guard::on_master_gone(int code, int status) {
   std::int64_t delay = 0;
   if (failures_ > free_tries) {
     const int exponent = std::min(failures_ - free_tries, 12);
-    delay = std::min<std::int64_t>(10 * kMillisecond << exponent,
-                                   limits::kMasterRestartDelayMost.count() * kSecond);
+    const std::int64_t most =
+        was_ready ? kSecond : limits::kMasterRestartDelayMost.count() * kSecond;
+    delay = std::min<std::int64_t>(10 * kMillisecond << exponent, most);
   }
   if (code == CLD_EXITED) {
     say("ERROR: the master (pid %d) exited with status %d; starting it again in %d ms", pid, status,

@@ -13,6 +13,7 @@
 //     READY=1                               it has read the snapshot and acts
 //     FDSTORE=1, FDNAME=name                keep the attached descriptor; a name kept before is replaced
 //     FDSTOREREMOVE=1, FDNAME=name          forget it
+//     X_EINHORN_SIGNALED=n                  what that signal asked for is done and written down
 //     X_EINHORN_REAP=pid                    that child is dead: say how it ended
 //     EXIT_STATUS=n                         the master's word: when it exits, exit with n
 //     X_EINHORN_SUCCESSOR=pid               that child is to be the next master; attached: the guard's end of
@@ -131,6 +132,7 @@ class Guard {
   int word_ = -1;  // the master's word: exit status; -1: none given
   bool over_ = false;
   std::uint64_t pending_signals_ = 0;
+  std::uint64_t told_signals_ = 0;  // told to the master, which has not confirmed them yet
   bool unreported_ = false;  // somebody is dead whom the master could not be told about yet
   std::int64_t sweep_at_ns_ = 0;    // 0: no sweep planned
   std::int64_t restart_at_ns_ = 0;  // 0: no start planned

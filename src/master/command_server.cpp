@@ -187,6 +187,9 @@ void CommandServer::on_connection(std::uint64_t id, const os::Ready& ready, Inst
 }
 
 void CommandServer::read_from(Connection& connection, Instant now) {
+  if (connection.input.size() > limits::kMaxLineBytes) {
+    return;  // whole requests wait for their turn: first those
+  }
   std::array<char, 16 * 1024> buffer;
   const os::Transfer transfer = kernel_.read(connection.fd, buffer);
   switch (transfer.kind) {

@@ -177,30 +177,33 @@ Commands::Answer Commands::state(Call& call) {
 
 Commands::Answer Commands::status(Call& /*call*/) { return {target_.report("status")}; }
 
-Commands::Answer Commands::inc(Call& /*call*/) {
+Commands::Answer Commands::inc(Call& /*call*/) { return change_number(true); }
+
+Commands::Answer Commands::dec(Call& /*call*/) { return change_number(false); }
+
+Commands::Answer Commands::change_number(bool up) {
   const std::uint32_t old = target_.pool().config().number;
-  if (old + 1 >= limits::kMaxWorkers) {
-    return error("Can't increase number of workers (already at " + std::to_string(old) + ").");
+  if (up && old + 1 >= limits::kMaxWorkers) {
+    return refuse("Can't increase number of workers (already at " + std::to_string(old) + ").");
   }
-  const std::string text = "Incrementing number of workers from " + std::to_string(old) + " -> " +
-                           std::to_string(old + 1);
-  target_.tell({Level::kInfo, "inc", text});
-  target_.apply(pool::event::SetNumber{old + 1});
+  if (!up && old <= 1) {
+    return refuse("Can't decrease number of workers (already at " + std::to_string(old) +
+                  ").  Run kill " + std::to_string(target_.public_pid()) +
+                  " if you really want to kill einhorn.");
+  }
+  const std::uint32_t wanted = up ? old + 1 : old - 1;
+  const std::string text = std::string(up ? "Incrementing" : "Decrementing") +
+                           " number of workers from " + std::to_string(old) + " -> " +
+                           std::to_string(wanted);
+  target_.tell({Level::kInfo, "number_changed", text});
+  target_.apply(pool::event::SetNumber{wanted});
   return {text};
 }
 
-Commands::Answer Commands::dec(Call& /*call*/) {
-  const std::uint32_t old = target_.pool().config().number;
-  if (old <= 1) {
-    return error("Can't decrease number of workers (already at " + std::to_string(old) +
-                 ").  Run kill " + std::to_string(target_.public_pid()) +
-                 " if you really want to kill einhorn.");
-  }
-  const std::string text = "Decrementing number of workers from " + std::to_string(old) + " -> " +
-                           std::to_string(old - 1);
-  target_.tell({Level::kInfo, "dec", text});
-  target_.apply(pool::event::SetNumber{old - 1});
-  return {text};
+// An error that is worth a line in the log too.
+Commands::Answer Commands::refuse(std::string message) {
+  target_.tell({Level::kError, "refused", message});
+  return error(std::move(message));
 }
 
 Commands::Answer Commands::set_workers(Call& call) {

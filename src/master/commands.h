@@ -45,6 +45,12 @@ class CommandTarget {
 class Commands {
  public:
   explicit Commands(CommandTarget& target) : target_(target) {}
+  struct Answer {
+    std::optional<std::string> message;  // none: nothing is said (any more)
+    std::string status = "ok";
+  };
+  // `inc` and `dec`, also by signal.
+  Answer change_number(bool up);
   void handle(CommandServer& server, Connection& connection, const wire::Request& request);
 
  private:
@@ -54,10 +60,6 @@ class Commands {
     const wire::Request& request;
     std::vector<std::string> args;
     bool has_args = false;
-  };
-  struct Answer {
-    std::optional<std::string> message;  // none: nothing is said (any more)
-    std::string status = "ok";
   };
   struct Spec {
     std::string_view name;
@@ -69,6 +71,7 @@ class Commands {
   [[nodiscard]] static Answer error(std::string message) { return {std::move(message), "error"}; }
   [[nodiscard]] std::optional<Answer> check_args(Call& call) const;
   [[nodiscard]] std::string descriptions() const;
+  Answer refuse(std::string message);
   Answer start_upgrade(Call& call, bool smooth);
 
   Answer ehlo(Call& call);

@@ -148,6 +148,8 @@ void GuardLink::forget(std::string_view name) {
   say("FDSTOREREMOVE=1\nFDNAME=" + std::string(name));
 }
 
+void GuardLink::signal_done(int signal) { say("X_EINHORN_SIGNALED=" + std::to_string(signal)); }
+
 void GuardLink::ask_for(Pid pid) { say("X_EINHORN_REAP=" + std::to_string(pid)); }
 
 void GuardLink::leave_with(int exit_status) { say("EXIT_STATUS=" + std::to_string(exit_status)); }

@@ -44,6 +44,7 @@ class GuardLink {
   void frozen();
   void keep(std::string_view name, int fd);
   void forget(std::string_view name);
+  void signal_done(int signal);
   void ask_for(Pid pid);
   void leave_with(int exit_status);
   void close();

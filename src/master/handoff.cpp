@@ -78,7 +78,7 @@ Status Master::begin_upgrade(bool smooth, bool rollback) {
   if (guard_.socket() < 0) {
     return upgrade_pool(smooth, rollback);  // nobody could start a master beside this one
   }
-  settings_.pending_upgrade = true;
+  ++settings_.pending_upgrades;
   settings_.pending_smooth = smooth;
   settings_.pending_rollback = rollback;
   settings_dirty_ = true;
@@ -104,7 +104,7 @@ Status Master::begin_reload() {
   Result<os::SpawnSpec> spec = successor_spec({"--upgrade-check"});
   Result<os::Spawned> check = spec ? spawn_beside(*spec) : Result<os::Spawned>(spec.error());
   if (!check) {
-    settings_.pending_upgrade = false;
+    settings_.pending_upgrades = 0;
     settings_dirty_ = true;
     persist();
     log_->error("reload_failed",
@@ -199,7 +199,7 @@ void Master::fail_handoff(const std::string& reason) {
     kernel_.close(handoff_.control);
   }
   handoff_ = {};
-  const bool upgrade = std::exchange(settings_.pending_upgrade, false);
+  const bool upgrade = std::exchange(settings_.pending_upgrades, 0) > 0;
   settings_dirty_ = true;
   log_->error("reload_failed",
               "Can not initiate einhorn master reload safely, aborting: " + reason);

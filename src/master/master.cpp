@@ -158,6 +158,7 @@ void Master::on_guard() {
     }
     if (const auto* signal = std::get_if<GuardSignal>(&*said)) {
       on_guard_signal(signal->signal);
+      guard_.signal_done(signal->signal);
     } else if (const auto* ended = std::get_if<ChildEnded>(&*said)) {
       on_child_ended(ended->pid, ended->how);
     } else if (const auto* kept = std::get_if<Kept>(&*said)) {
@@ -227,14 +228,9 @@ void Master::on_guard_signal(int signal) {
       }
       return;
     case SIGTTIN:
-    case SIGTTOU: {
-      const std::uint32_t number = pool_->config().number;
-      const std::uint32_t wanted = signal == SIGTTIN ? number + 1 : number - 1;
-      if (wanted >= 1 && wanted < limits::kMaxWorkers) {
-        apply(pool::event::SetNumber{wanted});
-      }
+    case SIGTTOU:
+      commands_.change_number(signal == SIGTTIN);
       return;
-    }
     default:
       log_->debug("Nothing to do on signal " + std::to_string(signal));
   }

@@ -197,7 +197,8 @@ class Narrator {
     upgrade();
   }
   void operator()(const pool::note::NumberChanged& note) {
-    say("number_changed", "Number of workers: " + number(note.from) + " -> " + number(note.to));
+    say("number_changed", "Number of workers: " + number(note.from) + " -> " + number(note.to),
+        Level::kDebug);
   }
   void operator()(const pool::note::GaveUp& note) {
     say("gave_up",

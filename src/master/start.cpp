@@ -254,10 +254,14 @@ void Master::adopt_connections(const std::map<std::uint64_t, wire::ConnectionRec
 
 // An upgrade for which this master was started, or that was lost with the last one.
 void Master::resume_upgrade() {
-  if (std::exchange(settings_.pending_upgrade, false)) {
+  if (settings_.pending_upgrades > 0) {
+    Status begun = Ok{};
+    for (; settings_.pending_upgrades > 0 && begun; --settings_.pending_upgrades) {
+      begun = upgrade_pool(settings_.pending_smooth, settings_.pending_rollback);
+    }
+    settings_.pending_upgrades = 0;
     settings_dirty_ = true;
-    if (Status begun = upgrade_pool(settings_.pending_smooth, settings_.pending_rollback);
-        !begun) {
+    if (!begun) {
       log_->error("upgrade_not_started",
                   "Could not start the upgrade: " + begun.error().message());
       server_->publish("Could not start the upgrade: " + begun.error().message(), true,

@@ -241,7 +241,8 @@ void Pool::become_ready(Entry& entry, AckMode by, Instant now) {
   Worker& worker = entry.worker;
   worker.acked_at = now;
   touch(entry);
-  note(note::Acked{worker.id, by, now - worker.spawned_at});
+  note(note::Acked{worker.id, by,
+                   by == AckMode::kTimer ? config_.ack_delay : now - worker.spawned_at});
   if (worker.stopping()) {
     return;
   }

@@ -33,6 +33,16 @@ int complain(const Error& error) {
   return 1;
 }
 
+// All but those that say that this process itself is broken.
+void block_signals() {
+  sigset_t blocked;
+  sigfillset(&blocked);
+  for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS}) {
+    sigdelset(&blocked, number);
+  }
+  sigprocmask(SIG_SETMASK, &blocked, nullptr);
+}
+
 void copy_path(std::span<char> into, const std::string& path) {
   if (path.size() < into.size()) {
     std::memcpy(into.data(), path.data(), path.size() + 1);
@@ -59,6 +69,8 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
 
 int run_guard(Options options, std::vector<std::string> environment, const std::string& script,
               einhorn::Title& title) {
+  // Signals wait until the guard handles them: nothing half done is left behind.
+  block_signals();
   const std::string command_name = options.settings.name;
   std::string shown;
   for (const std::string& word : options.command) {
@@ -113,12 +125,7 @@ int run_master(int control, std::vector<std::string> environment, einhorn::Title
   fcntl(control, F_SETFD, FD_CLOEXEC);
   prctl(PR_SET_NAME, "einhorn");
   // Whatever it is sent directly: the guard is the process to talk to.
-  sigset_t blocked;
-  sigfillset(&blocked);
-  for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS}) {
-    sigdelset(&blocked, number);
-  }
-  sigprocmask(SIG_SETMASK, &blocked, nullptr);
+  block_signals();
   Result<std::unique_ptr<einhorn::os::LinuxKernel>> kernel = einhorn::os::LinuxKernel::create();
   if (!kernel) {
     return complain(kernel.error());
@@ -139,6 +146,8 @@ int run_master(int control, std::vector<std::string> environment, einhorn::Title
 
 int main(int argc, char** argv, char** envp) {
   einhorn::os::open_standard_descriptors();
+  signal(SIGPIPE, SIG_IGN);  // nobody who stops reading our log stops us
+  signal(SIGCHLD, SIG_DFL);  // inherited as ignored it would lose how children end
   const std::vector<std::string> arguments(argv, argv + argc);
   std::vector<std::string> environment;
   for (char** variable = envp; *variable != nullptr; ++variable) {

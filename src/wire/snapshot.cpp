@@ -128,7 +128,7 @@ void fields(Archive& archive, Settings& settings) {
   archive(36, settings.guard_pid);
   archive(37, settings.current_directory);
   archive(38, settings.control);
-  archive(39, settings.pending_upgrade);
+  archive(39, settings.pending_upgrades);
   archive(40, settings.pending_smooth);
   archive(41, settings.pending_rollback);
 }

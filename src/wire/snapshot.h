@@ -74,8 +74,8 @@ struct Settings {
   std::string notify_path;  // NOTIFY_SOCKET of workers
   std::string current_directory;  // of einhorn itself, or of what --reexec-as made of it
   std::int32_t control = 199;     // the number of a master's socket to its guard, at its start
-  // An upgrade that begins as soon as the next master acts.
-  bool pending_upgrade = false;
+  // Upgrades that begin as soon as the next master acts: one starts the other over.
+  std::uint32_t pending_upgrades = 0;
   bool pending_smooth = true;
   bool pending_rollback = true;
   std::vector<OwnFile> files;

@@ -429,7 +429,8 @@ def test_upgrade_twice_starts_over(make_pool):
     pool.wait_ready(2)
     with pool.client(timeout=20) as one, pool.client(timeout=20) as two:
         one.send_line(encode({"command": "upgrade", "id": 1}, "json"))
-        assert decode(one.read_line())["wait"]
+        while "===> Launched" not in decode(one.read_line())["message"]:
+            pass  # the first upgrade is really under way
         replies = two.conversation({"command": "upgrade", "id": 2})
         assert replies[-1]["message"] == "Upgrade done"
         while True:

@@ -1,4 +1,4 @@
-#include "unit/pool_driver.h"
+#include "pool_driver.h"
 
 #include <cmath>
 #include <sstream>

@@ -35,7 +35,8 @@ using std::chrono::minutes;
 using std::chrono::seconds;
 using Lines = std::vector<std::string>;
 
-// --- text -----------------------------------------------------------------------------------------
+// --- text
+// -----------------------------------------------------------------------------------------
 [[nodiscard]] std::string text(WorkerId worker);
 [[nodiscard]] std::string text(const std::vector<WorkerId>& workers);
 [[nodiscard]] std::string text(Duration duration);  // "1.5s"
@@ -65,24 +66,24 @@ class Driver {
   // --- what happens
   void start() { happen(event::Started{}); }
   void happen(const Event& event);
-  void advance(Duration by);       // with a TimerDue at every deadline on the way
-  void run_to_deadline();          // to the next one, which there must be
+  void advance(Duration by);  // with a TimerDue at every deadline on the way
+  void run_to_deadline();     // to the next one, which there must be
   void ack(std::uint64_t epoch, AckMode by = AckMode::kManual);
-  void ack_all();                  // whoever is starting
+  void ack_all();  // whoever is starting
   void exit(std::uint64_t epoch, ExitStatus status = exited(0));
-  void exit_stopping();            // everybody who was told to
-  void settle_upgrade();           // ACKs and exits until nothing moves any more
+  void exit_stopping();   // everybody who was told to
+  void settle_upgrade();  // ACKs and exits until nothing moves any more
 
   // --- how it happens
   std::function<std::optional<std::string>(const Spawn&)> refuse_spawn;  // a reason: it fails
-  bool hold_spawns = false;        // outcomes wait for release_spawns()
+  bool hold_spawns = false;  // outcomes wait for release_spawns()
   void release_spawns();
   std::size_t restore_before_step = SIZE_MAX;  // the pool is made anew from the copy, then
 
   // --- what one sees
-  [[nodiscard]] Lines take();                             // all lines since the last time
-  [[nodiscard]] Lines take(std::string_view beginning);   // only those; the others are dropped too
-  [[nodiscard]] Lines take_acts();                        // no notes
+  Lines take();                            // all lines since the last time
+  Lines take(std::string_view beginning);  // only those; the others are dropped too
+  Lines take_acts();                       // no notes
   [[nodiscard]] WorkerId id(std::uint64_t epoch) const;
   [[nodiscard]] const Worker* find(std::uint64_t epoch) const;
   [[nodiscard]] std::vector<std::uint64_t> in(WorkerState state) const;

@@ -238,7 +238,7 @@ Error stage_error(const ChildPlan& plan, const SpawnSpec& spec) {
   const Stage stage = plan.stage;
   std::string operation = kStageNames.at(static_cast<std::size_t>(stage));
   if (stage == Stage::kExec) {
-    operation += " " + spec.program;
+    operation += " " + (spec.arguments.empty() ? spec.program : spec.arguments[0]);
   } else if (stage == Stage::kDirectory) {
     operation += " " + spec.directory;
   } else if (stage == Stage::kConnect) {

@@ -13,8 +13,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 
 #include "os/linux/retry.h"
 
@@ -89,6 +91,19 @@ Status remove_dead_socket(const std::string& path) {
     return Error{errno, "remove " + path, ""};
   }
   return Ok{};
+}
+
+// A group by its name or number.
+std::optional<gid_t> group_id(const std::string& name) {
+  if (const struct group* entry = getgrnam(name.c_str())) {
+    return entry->gr_gid;
+  }
+  gid_t number = 0;
+  const auto [end, failed] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (failed != std::errc{} || end != name.data() + name.size()) {
+    return std::nullopt;
+  }
+  return number;
 }
 
 Result<SocketFile> bind_socket(const std::string& path, int type, std::uint32_t mode) {
@@ -176,12 +191,11 @@ Result<SocketFile> open_command_socket(const std::string& path, std::uint32_t mo
     return socket;
   }
   if (!group.empty()) {
-    errno = 0;
-    const struct group* entry = getgrnam(group.c_str());
-    if (entry == nullptr || lchown(path.c_str(), static_cast<uid_t>(-1), entry->gr_gid) != 0) {
-      const int error = entry == nullptr ? 0 : errno;
+    const std::optional<gid_t> id = group_id(group);
+    if (!id || lchown(path.c_str(), static_cast<uid_t>(-1), *id) != 0) {
+      const int error = id ? errno : 0;
       unlink(path.c_str());
-      return Error{error, "--socket-group " + group, entry == nullptr ? "no such group" : ""};
+      return Error{error, "--socket-group " + group, id ? "" : "no such group"};
     }
   }
   if (::listen(socket->fd.get(), kCommandBacklog) != 0) {

@@ -16,7 +16,7 @@ from .programs import einhorn_command, worker
 from .waiting import wait_until
 from .wire import Client
 
-MARK = "EINHORN_TEST_POOL"
+MARK = "POOL_OF_THE_TEST"
 
 
 class Pool:
@@ -55,6 +55,7 @@ class Pool:
         self.stderr, self.stdout = stderr, stdout
         self.pass_fds, self.cwd, self.preexec = pass_fds, cwd or self.dir, preexec
         self.popens = []
+        self.seen = set()
         if start:
             self.start()
 
@@ -103,12 +104,20 @@ class Pool:
         return self
 
     def processes(self):
-        """Stats of the living processes of this pool, whoever is their parent by now."""
-        found = []
+        """Stats of the processes of this pool, whoever is their parent by now: what we started,
+        what is below that, and what carries the pool's mark or works in its directory."""
+        found, pids = [], {p.pid for p in self.popens if p.returncode is None}
         for stat in processes.descendants():
-            popen = any(stat.pid == p.pid and p.returncode is None for p in self.popens)
-            if popen or processes.environment_of(stat.pid).get(MARK) == self.mark:
+            if (
+                stat.pid in pids
+                or stat.ppid in pids
+                or (stat.pid, stat.start_time) in self.seen
+                or processes.environment_of(stat.pid).get(MARK) == self.mark
+                or processes.directory_of(stat.pid) == str(self.cwd)
+            ):
                 found.append(stat)
+                pids.add(stat.pid)
+                self.seen.add((stat.pid, stat.start_time))
         return found
 
     def wait_exit(self, deadline=20.0):

@@ -61,7 +61,7 @@ def descendants(root=None):
                 children.setdefault(stat.ppid, []).append(stat)
     found, queue = [], [root]
     while queue:
-        below = children.get(queue.pop(), [])
+        below = children.get(queue.pop(0), [])
         found += below
         queue += [stat.pid for stat in below]
     return found
@@ -76,6 +76,14 @@ def environment_of(pid):
         return {}
     pairs = [word.decode(errors="surrogateescape").split("=", 1) for word in words if b"=" in word]
     return {name: value for name, value in pairs}
+
+
+def directory_of(pid):
+    """A process's working directory; None for zombies and for the gone."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None
 
 
 def reap_adopted(known=()):

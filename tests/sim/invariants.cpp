@@ -1,0 +1,256 @@
+#include "sim/invariants.h"
+
+#include <algorithm>
+#include <csignal>
+
+namespace einhorn::sim {
+namespace {
+
+using std::chrono::seconds;
+
+constexpr Duration kLongestZombie = seconds{20};
+constexpr std::uint64_t kPersistedEvery = 8;  // turns
+
+std::string text(WorkerId id) {
+  return "worker " + std::to_string(id.slot.value) + " of epoch " + std::to_string(id.epoch.value);
+}
+
+}  // namespace
+
+bool Invariants::stable(const pool::Pool& pool) {
+  const pool::Ledger& ledger = pool.ledger();
+  return ledger.respawn && !ledger.failed && !ledger.upgrade &&
+         pool.alive() == pool.config().number && pool.modern_ready() == pool.config().number;
+}
+
+std::optional<wire::Snapshot> Invariants::read_snapshot() {
+  const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
+  world_.expect(memory != nullptr, "ownership", "the guard has no snapshot");
+  Result<wire::Snapshot> read = wire::decode_snapshot(memory->content());
+  world_.expect(read.has_value(), "persisted",
+                "the snapshot can't be read: " + (read ? "" : read.error().message()));
+  return std::move(*read);
+}
+
+void Invariants::on_spawn(SimulatedKernel& by, const os::SpawnSpec& spec, WorkerId id,
+                          const pool::Pool* pool) {
+  world_.expect(epochs_.insert(id.epoch.value).second, "identity",
+                "epoch " + std::to_string(id.epoch.value) + " was used twice");
+  for (const auto& [pid, process] : world_.processes()) {
+    world_.expect(process->kind != ProcessKind::kWorker || process->dead || !process->known ||
+                      process->worker.slot != id.slot,
+                  "identity", "slot " + std::to_string(id.slot.value) + " has a living worker");
+  }
+  world_.expect(spec.descriptors.size() == world_.plan.listeners, "ownership",
+                "a worker gets " + std::to_string(spec.descriptors.size()) + " sockets");
+  for (const os::DescriptorMove& move : spec.descriptors) {
+    const auto service = std::dynamic_pointer_cast<Service>(by.file(move.from));
+    world_.expect(service != nullptr && static_cast<int>(service->index) + 3 == move.to,
+                  "ownership", "a worker gets the wrong socket as " + std::to_string(move.to));
+  }
+  if (pool == nullptr) {
+    return;
+  }
+  const pool::Config& config = pool->config();
+  const pool::Ledger& ledger = pool->ledger();
+  const pool::Worker* worker = pool->find(id);
+  world_.expect(worker != nullptr && worker->state == pool::WorkerState::kSpawning, "no-stranger",
+                text(id) + " is started, and the pool does not know it");
+  const bool first_fill = id.epoch.value <= world_.plan.config.number;
+  const bool fleet = ledger.upgrade && !ledger.upgrade->smooth;
+  if (config.max_unacked_given && !first_fill && !fleet && worker->version == ledger.version) {
+    world_.expect(pool->starting() <= config.max_unacked, "pacing",
+                  std::to_string(pool->starting()) + " workers are starting, and max_unacked is " +
+                      std::to_string(config.max_unacked));
+  }
+}
+
+void Invariants::on_signal(const ProcessPtr& to, int signal, bool by_pidfd,
+                           const pool::Pool* pool) {
+  if (to == nullptr) {
+    return;  // it is gone, and the kernel says so
+  }
+  world_.expect(to->kind == ProcessKind::kWorker || (by_pidfd && to->kind != ProcessKind::kClient),
+                "no-stranger",
+                "signal " + std::to_string(signal) + " went to process " +
+                    std::to_string(to->pid) + ", which is no worker");
+  if (pool == nullptr || to->kind != ProcessKind::kWorker) {
+    return;
+  }
+  const pool::Worker* worker = pool->find(to->worker);
+  world_.expect(worker != nullptr, "no-stranger",
+                text(to->worker) + " got a signal, and the pool does not know it");
+  if (!worker->stopping() || !stopped_.insert(worker->id.epoch.value).second ||
+      !pool->ledger().respawn || !worker->acked()) {
+    return;
+  }
+  const pool::Ledger& ledger = pool->ledger();
+  world_.expect(pool->ready() >= pool->config().number, "capacity",
+                text(worker->id) + " is stopped, and only " + std::to_string(pool->ready()) +
+                    " of " + std::to_string(pool->config().number) + " are ready");
+  if (ledger.upgrade && !ledger.upgrade->proved && worker->version != ledger.version) {
+    world_.expect(pool->ready() > pool->modern_ready(), "rollback",
+                  "the last ready worker of the old version is stopped");
+  }
+}
+
+void Invariants::on_answer(std::string_view bytes, const pool::Pool* pool) {
+  if (pool == nullptr || lossy_ || world_.snapshot_full ||
+      (bytes.find("Altering worker count") == std::string_view::npos &&
+       bytes.find("crementing number of workers") == std::string_view::npos) ||
+      bytes.find("unning kill") != std::string_view::npos) {
+    return;
+  }
+  const auto snapshot = read_snapshot();
+  world_.expect(snapshot->config.number == pool->config().number, "persisted",
+                "a change was confirmed before it was written down");
+}
+
+void Invariants::before_master(const std::vector<ProcessPtr>& living) {
+  handed_on_ = read_snapshot();
+  if (!lossy_) {
+    return;
+  }
+  for (const ProcessPtr& process : living) {
+    process->known = handed_on_->workers.contains(process->worker.epoch);
+  }
+}
+
+void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPtr>& living) {
+  const pool::Pool& pool = *master.pool();
+  if (!handed_on_) {
+    return;
+  }
+  const wire::Snapshot before = std::move(*handed_on_);
+  handed_on_.reset();
+  const bool lossy = std::exchange(lossy_, world_.snapshot_full);
+  world_.expect(pool.ledger().next_epoch >= before.ledger.next_epoch &&
+                    pool.ledger().newest >= before.ledger.newest,
+                "handoff", "the new master counts again what was counted");
+  world_.expect(pool.config().number == before.config.number, "handoff",
+                "the new master wants another number of workers");
+  for (const ProcessPtr& process : living) {
+    const auto record = before.workers.find(process->worker.epoch);
+    if (record == before.workers.end()) {
+      world_.expect(lossy || !process->known || process->born_at >= master.process()->born_at,
+                    "handoff", text(process->worker) + " was not written down");
+      continue;
+    }
+    const pool::Worker& was = record->second.worker;
+    const pool::Worker* is = pool.find(was.id);
+    world_.expect(is != nullptr, "handoff", text(was.id) + " lives, and the new master lost it");
+    world_.expect(is->version == was.version && is->spawned_at == was.spawned_at &&
+                      (!was.acked() || is->acked_at == was.acked_at) &&
+                      (was.signaled.bits() & ~is->signaled.bits()) == 0 &&
+                      is->pinged_request_id == was.pinged_request_id &&
+                      is->status_text == was.status_text && (!was.stopping() || is->stopping()),
+                  "handoff", text(was.id) + " is not what it was");
+  }
+}
+
+void Invariants::check_known(const pool::Pool& pool, const std::vector<ProcessPtr>& living) {
+  for (const ProcessPtr& process : living) {
+    world_.expect(!process->known || pool.find(process->worker) != nullptr, "no-stranger",
+                  text(process->worker) + " (pid " + std::to_string(process->pid) +
+                      ") lives, and the pool does not know it");
+  }
+  if (!guard_.has_acting_master()) {
+    return;
+  }
+  for (const auto& [pid, process] : world_.processes()) {
+    world_.expect(!process->dead || process->parent != World::kGuardPid ||
+                      world_.now() - process->died_at < kLongestZombie ||
+                      world_.now() - world_.find(guard_.master())->born_at < kLongestZombie,
+                  "reaped-once",
+                  "process " + std::to_string(pid) + " has been a zombie for too long");
+  }
+}
+
+void Invariants::check_persisted(const pool::Pool& pool) {
+  if (lossy_ || world_.snapshot_full) {
+    return;
+  }
+  const wire::Snapshot read = *read_snapshot();
+  const pool::Ledger& now = pool.ledger();
+  const pool::Ledger& written = read.ledger;
+  world_.expect(read.damage.empty(), "persisted",
+                "the snapshot is damaged: " + (read.damage.empty() ? "" : read.damage.front()));
+  world_.expect(
+      written.version == now.version && written.newest == now.newest &&
+          written.next_epoch == now.next_epoch && written.burst_left == now.burst_left &&
+          written.deaths_before_ack == now.deaths_before_ack && written.failed == now.failed &&
+          written.respawn == now.respawn && written.last_spinup == now.last_spinup &&
+          written.upgrade.has_value() == now.upgrade.has_value() &&
+          written.proved == now.proved && written.previous == now.previous &&
+          written.failure == now.failure && written.deaths == now.deaths,
+      "persisted", "the ledger was not written down");
+  if (now.upgrade) {
+    world_.expect(written.upgrade->proved == now.upgrade->proved &&
+                      written.upgrade->failures == now.upgrade->failures &&
+                      written.upgrade->from == now.upgrade->from &&
+                      written.upgrade->going_back == now.upgrade->going_back,
+                  "persisted", "the upgrade was not written down");
+  }
+  world_.expect(read.config.number == pool.config().number &&
+                    read.config.max_unacked == pool.config().max_unacked,
+                "persisted", "the configuration was not written down");
+  const std::vector<const pool::Worker*> workers = pool.workers();
+  world_.expect(workers.size() == read.workers.size(), "persisted",
+                "the snapshot has " + std::to_string(read.workers.size()) + " workers, the pool " +
+                    std::to_string(workers.size()));
+  for (const pool::Worker* worker : workers) {
+    const auto record = read.workers.find(worker->id.epoch);
+    world_.expect(record != read.workers.end() && record->second.pid != 0 &&
+                      record->second.worker.state == worker->state &&
+                      record->second.worker.acked_at == worker->acked_at &&
+                      record->second.worker.last_signaled_at == worker->last_signaled_at &&
+                      record->second.worker.pinged_at == worker->pinged_at &&
+                      record->second.worker.missed_ack == worker->missed_ack &&
+                      record->second.worker.status_text == worker->status_text,
+                  "persisted", text(worker->id) + " was not written down");
+  }
+}
+
+void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool) {
+  SimulatedKernel& kernel = master.kernel();
+  const auto most = [&](FileKind kind, int count) {
+    world_.expect(kernel.open_of(kind) <= count, "descriptors",
+                  "the master has " + std::to_string(kernel.open_of(kind)) + " of " +
+                      std::string(name(kind)) + " open, " + std::to_string(count) + " are enough");
+  };
+  const int hand_off = 1;  // the pidfd of a check or a successor
+  most(FileKind::kListener, 1);
+  most(FileKind::kDatagram, 1);
+  most(FileKind::kService, static_cast<int>(world_.plan.listeners));
+  most(FileKind::kMemory, 2);
+  most(FileKind::kPacket, 2);
+  most(FileKind::kLog, 1);
+  most(FileKind::kPidfd, static_cast<int>(pool.alive()) + hand_off);
+  world_.expect(kernel.open_of(FileKind::kService) == static_cast<int>(world_.plan.listeners),
+                "ownership", "the master has lost a listening socket");
+  for (std::uint32_t i = 0; i < world_.plan.listeners; ++i) {
+    world_.expect(guard_.stored("listen:" + std::to_string(i)) != nullptr, "ownership",
+                  "the guard has lost a listening socket");
+  }
+  world_.expect(guard_.stored_count() < 100, "bounded", "the guard keeps more and more");
+  const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
+  world_.expect(memory->rest.size() < 2'000'000, "bounded", "the snapshot grows without end");
+}
+
+void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living,
+                            bool acting) {
+  const pool::Pool* pool = master.pool();
+  if (pool == nullptr || !acting) {
+    return;
+  }
+  check_known(*pool, living);
+  check_descriptors(master, *pool);
+  if (stable(*pool)) {
+    world_.expect(!pool->next_deadline(), "quiet", "a stable pool waits for something");
+  }
+  if (++turns_ % kPersistedEvery == 0) {
+    check_persisted(*pool);
+  }
+}
+
+}  // namespace einhorn::sim

@@ -1,0 +1,66 @@
+// What must hold after every step of a simulated life, each with its name.
+//
+//   capacity      the pool never stops a ready worker so that fewer than the number are left ready
+//   rollback      until an upgrade has proved itself the old version's ready workers are never all stopped
+//   pacing        no more than max_unacked new workers are starting, with the documented exceptions
+//   identity      a slot has one living worker; an epoch is used once
+//   no-stranger   whatever the master starts, signals and lists as a worker is one
+//   persisted     when the master waits, the snapshot says what the pool is
+//   handoff       a new master knows exactly the living workers that the last one wrote down
+//   ownership     the listening sockets stay open, and each worker gets them under the same numbers
+//   descriptors   what the master has open is what it needs
+//   quiet         nothing is waited for when nothing is to come
+//   reaped-once   (in World) and nobody stays a zombie while there is a master
+//   answered-once (in Clients), no-spinning, startup and ledger (in MasterProcess)
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "pool/pool.h"
+#include "sim/guard_model.h"
+#include "sim/master_process.h"
+#include "sim/simulated_kernel.h"
+#include "sim/world.h"
+#include "wire/snapshot.h"
+
+namespace einhorn::sim {
+
+class Invariants {
+ public:
+  Invariants(World& world, GuardModel& guard) : world_(world), guard_(guard) {}
+
+  // A worker is about to be started; `pool` is null while its master is being created.
+  void on_spawn(SimulatedKernel& by, const os::SpawnSpec& spec, WorkerId id, const pool::Pool* pool);
+  void on_signal(const ProcessPtr& to, int signal, bool by_pidfd, const pool::Pool* pool);
+  // An answer goes out.
+  void on_answer(std::string_view bytes, const pool::Pool* pool);
+  // A master was killed or replaced: what the next one will read.
+  void before_master(const std::vector<ProcessPtr>& living);
+  void after_create(MasterProcess& master, const std::vector<ProcessPtr>& living);
+  // A turn is over.
+  void after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living, bool acting);
+  // Something could not be written down: the next master need not know everything.
+  void on_snapshot_lost() { lossy_ = true; }
+
+  [[nodiscard]] static bool stable(const pool::Pool& pool);
+
+ private:
+  void check_known(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
+  void check_persisted(const pool::Pool& pool);
+  void check_descriptors(MasterProcess& master, const pool::Pool& pool);
+  [[nodiscard]] std::optional<wire::Snapshot> read_snapshot();
+
+  World& world_;
+  GuardModel& guard_;
+  std::set<std::uint64_t> epochs_;
+  std::set<std::uint64_t> stopped_;  // epochs whose stop signal was looked at
+  std::optional<wire::Snapshot> handed_on_;
+  bool lossy_ = false;
+  std::uint64_t turns_ = 0;
+};
+
+}  // namespace einhorn::sim

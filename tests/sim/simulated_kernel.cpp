@@ -1,0 +1,436 @@
+#include "sim/simulated_kernel.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+namespace einhorn::sim {
+namespace {
+
+using Kind = os::Transfer::Kind;
+
+constexpr int kStandardError = 2;
+constexpr int kFirstFree = 3;
+
+}  // namespace
+
+SimulatedKernel::SimulatedKernel(World& world, Host& host, ProcessPtr self)
+    : world_(world), host_(host), self_(std::move(self)) {}
+
+SimulatedKernel::~SimulatedKernel() = default;
+
+void SimulatedKernel::die() {
+  dead_ = true;
+  files_.clear();
+  watches_.clear();
+  mapped_.clear();
+}
+
+void SimulatedKernel::step() {
+  if (strike_in_ > 0 && --strike_in_ == 0) {
+    host_.on_strike(*this);
+    throw Killed{};
+  }
+}
+
+int SimulatedKernel::adopt(FilePtr file, int at_least) {
+  int fd = at_least;
+  while (files_.contains(fd)) {
+    ++fd;
+  }
+  files_[fd] = std::move(file);
+  return fd;
+}
+
+FilePtr SimulatedKernel::file(int fd) const {
+  const auto found = files_.find(fd);
+  return found == files_.end() ? nullptr : found->second;
+}
+
+template <typename T>
+std::shared_ptr<T> SimulatedKernel::get(int fd, const char* verb) {
+  auto found = std::dynamic_pointer_cast<T>(file(fd));
+  world_.expect(found != nullptr, "descriptors",
+                std::string(verb) + " on descriptor " + std::to_string(fd) +
+                    ", which is closed or of another kind");
+  return found;
+}
+
+bool SimulatedKernel::is_ready(int fd, const Watch& watch) const {
+  const auto found = files_.find(fd);
+  return found != files_.end() && ((watch.interest.read && found->second->readable()) ||
+                                   (watch.interest.write && found->second->writable()));
+}
+
+bool SimulatedKernel::anything_ready() const {
+  return std::any_of(watches_.begin(), watches_.end(),
+                     [this](const auto& watch) { return is_ready(watch.first, watch.second); });
+}
+
+int SimulatedKernel::open_of(FileKind kind) const {
+  return static_cast<int>(
+      std::count_if(files_.begin(), files_.end(),
+                    [kind](const auto& entry) { return entry.second->kind() == kind; }));
+}
+
+std::size_t SimulatedKernel::wait(std::span<os::Ready> ready, std::optional<Instant> deadline) {
+  if (dead_) {
+    return 0;
+  }
+  if (creating_) {
+    host_.run_until_ready(*this, deadline);
+    if (dead_) {
+      throw Killed{};
+    }
+  } else if (!anything_ready() && (!deadline || world_.now() < *deadline)) {
+    throw Park{deadline};
+  }
+  step();
+  // As epoll does, everybody gets a turn: begin somewhere else each time.
+  const auto from = static_cast<int>(world_.random.below(64));
+  std::vector<std::pair<int, Watch>> order(watches_.lower_bound(from), watches_.end());
+  order.insert(order.end(), watches_.begin(), watches_.lower_bound(from));
+  std::size_t count = 0;
+  for (const auto& [fd, watch] : order) {
+    if (count < ready.size() && is_ready(fd, watch)) {
+      const File& file = *files_.at(fd);
+      ready[count++] = {watch.token, watch.interest.read && file.readable(),
+                        watch.interest.write && file.writable()};
+    }
+  }
+  return count;
+}
+
+Status SimulatedKernel::watch(int fd, std::uint64_t token, os::Interest interest) {
+  if (dead_) {
+    return Ok{};
+  }
+  step();
+  get<File>(fd, "watch");
+  watches_[fd] = {token, interest};
+  return Ok{};
+}
+
+void SimulatedKernel::unwatch(int fd) { watches_.erase(fd); }
+
+Result<os::Accepted> SimulatedKernel::accept(int listener) {
+  if (dead_) {
+    return os::Accepted{};
+  }
+  step();
+  const auto socket = get<Listener>(listener, "accept");
+  if (socket->waiting.empty()) {
+    return os::Accepted{};
+  }
+  if (world_.no_descriptors) {
+    return Error{EMFILE, "accept", ""};
+  }
+  std::shared_ptr<Stream> stream = socket->waiting.front();
+  socket->waiting.pop_front();
+  os::Accepted accepted{-1, stream->peer()};
+  accepted.fd = adopt(std::move(stream));
+  step();
+  return accepted;
+}
+
+os::Transfer SimulatedKernel::read(int fd, std::span<char> into) {
+  if (dead_) {
+    return {Kind::kWouldBlock, 0};
+  }
+  step();
+  const auto stream = get<Stream>(fd, "read");
+  std::size_t most = into.size();
+  if (world_.faults && world_.random.chance(world_.plan.short_transfers)) {
+    most = 1 + world_.random.below(std::min<std::size_t>(most, 40));
+  }
+  std::string bytes;
+  const os::Transfer transfer = stream->read(most, bytes);
+  std::copy(bytes.begin(), bytes.end(), into.begin());
+  step();
+  return transfer;
+}
+
+os::Transfer SimulatedKernel::write(int fd, std::string_view bytes) {
+  if (dead_) {
+    return {Kind::kWouldBlock, 0};
+  }
+  step();
+  const auto stream = get<Stream>(fd, "write");
+  host_.on_master_writes(*this, bytes);
+  if (world_.faults && world_.random.chance(world_.plan.short_transfers)) {
+    bytes = bytes.substr(0, 1 + world_.random.below(40));
+  }
+  const os::Transfer transfer = stream->write(bytes);
+  step();
+  return transfer;
+}
+
+os::Message SimulatedKernel::receive(int socket) {
+  os::Message message;
+  message.kind = Kind::kWouldBlock;
+  if (dead_) {
+    return message;
+  }
+  step();
+  if (const auto datagrams = std::dynamic_pointer_cast<DatagramSocket>(file(socket))) {
+    if (!datagrams->waiting.empty()) {
+      message.kind = Kind::kDone;
+      message.text = datagrams->waiting.front().text;
+      message.sender = datagrams->waiting.front().sender;
+      datagrams->waiting.pop_front();
+    }
+    step();
+    return message;
+  }
+  const auto end = get<PacketEnd>(socket, "receive");
+  Packet packet;
+  message.kind = end->receive(packet);
+  message.text = std::move(packet.text);
+  for (FilePtr& passed : packet.files) {
+    message.fds.push_back(adopt(std::move(passed)));
+  }
+  step();
+  return message;
+}
+
+os::Transfer SimulatedKernel::send(int socket, std::string_view text, std::span<const int> fds) {
+  if (dead_) {
+    return {Kind::kWouldBlock, 0};
+  }
+  step();
+  const auto end = get<PacketEnd>(socket, "send");
+  Packet packet{std::string(text), {}};
+  for (const int fd : fds) {
+    packet.files.push_back(get<File>(fd, "send"));
+  }
+  const os::Transfer transfer{end->send(std::move(packet)), text.size()};
+  step();
+  return transfer;
+}
+
+Result<std::pair<int, int>> SimulatedKernel::socket_pair() {
+  if (dead_) {
+    return Error{EMFILE, "socketpair", ""};
+  }
+  step();
+  if (world_.no_descriptors) {
+    return Error{EMFILE, "socketpair", ""};
+  }
+  auto [one, other] = PacketEnd::pair(world_.census, world_.plan.packets);
+  const int first = adopt(std::move(one));
+  return std::pair(first, adopt(std::move(other)));
+}
+
+void SimulatedKernel::close(int fd) {
+  if (dead_) {
+    return;
+  }
+  const auto found = files_.find(fd);
+  world_.expect(found != files_.end(), "descriptors",
+                "close of descriptor " + std::to_string(fd) + ", which is not open");
+  if (watches_.contains(fd)) {
+    // epoll forgets a descriptor only when nobody else has the same open file.
+    world_.expect(leaving_ || found->second.use_count() == 1, "descriptors",
+                  "descriptor " + std::to_string(fd) + " (" +
+                      std::string(name(found->second->kind())) +
+                      ") was closed while it was watched and open elsewhere");
+    watches_.erase(fd);
+  }
+  files_.erase(found);
+  if (!leaving_) {
+    step();
+  }
+}
+
+Result<int> SimulatedKernel::raise(int fd, int least) {
+  if (dead_) {
+    return Error{EMFILE, "raise", ""};
+  }
+  step();
+  FilePtr same = get<File>(fd, "raise");
+  watches_.erase(fd);
+  const int raised = adopt(std::move(same), least);
+  files_.erase(fd);
+  return raised;
+}
+
+os::Transfer SimulatedKernel::write_line(int fd, std::string_view line) {
+  if (dead_) {
+    return {Kind::kDone, line.size()};
+  }
+  if (fd != kStandardError) {
+    get<LogFile>(fd, "write_line");
+  }
+  if (world_.faults && world_.random.chance(world_.plan.log_full)) {
+    return {Kind::kWouldBlock, 0};
+  }
+  world_.note("log", line);
+  step();
+  return {Kind::kDone, line.size()};
+}
+
+Result<int> SimulatedKernel::open_log(const std::string& path) {
+  if (dead_) {
+    return Error{EIO, "open " + path, ""};
+  }
+  step();
+  return adopt(std::make_shared<LogFile>(world_.census));
+}
+
+Result<int> SimulatedKernel::create_memory(const char* name) {
+  if (dead_) {
+    return Error{EMFILE, name, ""};
+  }
+  step();
+  if (world_.snapshot_full && world_.random.chance(500)) {
+    return Error{ENFILE, std::string("memfd_create ") + name, ""};
+  }
+  const int fd = adopt(std::make_shared<Memory>(world_.census));
+  step();
+  return fd;
+}
+
+Status SimulatedKernel::write_at(int fd, std::uint64_t offset, std::string_view bytes) {
+  if (dead_) {
+    return Ok{};
+  }
+  const auto memory = get<Memory>(fd, "write_at");
+  if (strike_in_ == 1 && world_.plan.torn_writes && !bytes.empty()) {
+    memory->write(offset, bytes.substr(0, world_.random.below(bytes.size())));
+  }
+  step();
+  if (world_.snapshot_full) {
+    if (!bytes.empty() && world_.random.chance(500)) {
+      memory->write(offset, bytes.substr(0, world_.random.below(bytes.size())));
+    }
+    return Error{ENOSPC, "write to memory file", ""};
+  }
+  memory->write(offset, bytes);
+  step();
+  return Ok{};
+}
+
+Result<std::string> SimulatedKernel::read_all(int fd) {
+  if (dead_) {
+    return std::string();
+  }
+  step();
+  return get<Memory>(fd, "read_all")->content();
+}
+
+Result<os::SpawnNote*> SimulatedKernel::map_note(int fd) {
+  if (dead_) {
+    return Error{ENOMEM, "mmap of memory file", ""};
+  }
+  step();
+  auto memory = get<Memory>(fd, "map_note");
+  os::SpawnNote* const note = &memory->note;
+  mapped_.emplace_back(note, std::move(memory));
+  return note;
+}
+
+void SimulatedKernel::unmap_note(os::SpawnNote* note) {
+  if (dead_) {
+    return;
+  }
+  const auto found = std::find_if(mapped_.begin(), mapped_.end(),
+                                  [note](const auto& entry) { return entry.first == note; });
+  world_.expect(found != mapped_.end(), "descriptors", "a page was unmapped that was not mapped");
+  mapped_.erase(found);
+}
+
+Result<os::Spawned> SimulatedKernel::spawn(const os::SpawnSpec& spec) {
+  if (dead_) {
+    return Error{EAGAIN, "spawn", ""};
+  }
+  step();
+  Result<os::Spawned> spawned = host_.start_program(*this, spec);
+  step();
+  return spawned;
+}
+
+bool SimulatedKernel::signal(int pidfd, Pid pid, int signal, bool group) {
+  if (dead_ || pid <= 1) {
+    return false;
+  }
+  step();
+  ProcessPtr target = pidfd >= 0 ? get<Pidfd>(pidfd, "signal")->process : world_.find(pid);
+  if (target != nullptr && target->reaped) {
+    target = nullptr;
+  }
+  host_.on_master_signals(*this, target, signal, pidfd >= 0);
+  if (target == nullptr) {
+    return false;
+  }
+  world_.note("signal", std::to_string(signal) + (group ? " to the group of " : " to ") +
+                            std::to_string(target->pid));
+  world_.deliver(target, signal, group);
+  step();
+  return true;
+}
+
+std::optional<int> SimulatedKernel::open_process(Pid pid, Pid parent) {
+  if (dead_) {
+    return std::nullopt;
+  }
+  step();
+  const ProcessPtr process = world_.find(pid);
+  if (process == nullptr || (parent != 0 && process->parent != parent)) {
+    return std::nullopt;
+  }
+  return adopt(std::make_shared<Pidfd>(world_.census, process));
+}
+
+bool SimulatedKernel::is_dead(int pidfd) {
+  if (dead_ || pidfd < 0) {
+    return false;
+  }
+  return get<Pidfd>(pidfd, "is_dead")->process->dead;
+}
+
+std::optional<os::Ended> SimulatedKernel::reap(Pid pid) {
+  const ProcessPtr process = dead_ ? nullptr : world_.find(pid);
+  if (process == nullptr || process->parent != self_->pid || !process->dead) {
+    return std::nullopt;
+  }
+  const os::Ended how = process->ended;
+  world_.reap(process);
+  return how;
+}
+
+Pid SimulatedKernel::parent_of(Pid pid) {
+  const ProcessPtr process = world_.find(pid);
+  return process == nullptr ? 0 : process->parent;
+}
+
+std::optional<os::MemoryUse> SimulatedKernel::memory_of(Pid pid) {
+  if (world_.find(pid) == nullptr) {
+    return std::nullopt;
+  }
+  return os::MemoryUse{1u << 20u};
+}
+
+void SimulatedKernel::remove_file(const std::string& path, std::uint64_t device,
+                                  std::uint64_t inode) {
+  static_cast<void>(device);
+  static_cast<void>(inode);
+  world_.note("kernel", "removes " + path);
+}
+
+Result<std::string> SimulatedKernel::resolve_directory(const std::string& path) {
+  if (dead_) {
+    return Error{EIO, "directory " + path, ""};
+  }
+  step();
+  return host_.deploy();
+}
+
+Result<std::string> SimulatedKernel::find_program(const std::string& name, const std::string& path,
+                                                  const std::string& directory) {
+  static_cast<void>(path);
+  static_cast<void>(directory);
+  return "/usr/bin/" + name;
+}
+
+}  // namespace einhorn::sim

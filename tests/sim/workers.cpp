@@ -1,0 +1,265 @@
+#include "sim/workers.h"
+
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+
+namespace einhorn::sim {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+constexpr os::Ended kExitedWell{1, 0};
+constexpr std::string_view kReleases = "/releases/";
+
+bool is_stop_signal(int signal) {
+  return signal == SIGUSR2 || signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
+}
+
+}  // namespace
+
+Result<std::string> Workers::deploy() {
+  if (world_.faults && world_.random.chance(30)) {
+    return Error{ENOENT, "directory /srv/app", ""};
+  }
+  bad_releases_.push_back(world_.faults && world_.random.chance(world_.plan.bad_versions));
+  return std::string(kReleases) + std::to_string(bad_releases_.size() - 1);
+}
+
+Behaviour Workers::choose(const std::string& directory) {
+  std::size_t release = 0;
+  if (directory.starts_with(kReleases)) {
+    std::from_chars(directory.data() + kReleases.size(), directory.data() + directory.size(),
+                    release);
+  }
+  if (release < bad_releases_.size() && bad_releases_[release] && world_.random.chance(900)) {
+    return world_.random.pick<Behaviour>({Behaviour::kCrashAtStart, Behaviour::kNeverAck,
+                                          Behaviour::kCrashAfterAck, Behaviour::kCrashLater});
+  }
+  return world_.faults ? world_.random.pick(world_.plan.behaviours) : Behaviour::kHealthy;
+}
+
+Workers::Model* Workers::find(const ProcessPtr& worker) {
+  const auto found = models_.find(worker->pid);
+  return found != models_.end() && found->second.process == worker ? &found->second : nullptr;
+}
+
+std::vector<ProcessPtr> Workers::living() const {
+  std::vector<ProcessPtr> living;
+  for (const auto& [pid, model] : models_) {
+    if (!model.process->dead) {
+      living.push_back(model.process);
+    }
+  }
+  return living;
+}
+
+std::shared_ptr<Stream> Workers::connect(Pid pid, std::size_t capacity) {
+  if (command_->waiting.size() >= Listener::kBacklog) {
+    return nullptr;
+  }
+  auto [ours, theirs] = Stream::pair(world_.census, {pid, 0, 0}, capacity);
+  command_->waiting.push_back(std::move(theirs));
+  return ours;
+}
+
+Result<os::Spawned> Workers::start(SimulatedKernel& by, const os::SpawnSpec& spec, WorkerId id) {
+  Random& random = world_.random;
+  if (world_.no_processes && random.chance(700)) {
+    return Error{random.chance(500) ? EAGAIN : ENOMEM, "spawn " + spec.program, ""};
+  }
+  const ProcessPtr process = world_.start_process(
+      ProcessKind::kWorker, spec.sibling ? by.own_parent() : by.own_pid());
+  process->worker = id;
+  if (spec.note != nullptr) {
+    spec.note->pid = process->pid;
+  }
+  os::Spawned spawned;
+  spawned.pid = process->pid;
+  spawned.pidfd = by.adopt(std::make_shared<Pidfd>(world_.census, process));
+  std::shared_ptr<Stream> link;
+  if (!spec.connect_to.empty()) {
+    link = connect(process->pid, 4096);
+    if (link == nullptr) {
+      spawned.failed = Error{EAGAIN, "connect " + spec.connect_to, ""};
+    }
+  }
+  if (world_.faults && random.chance(world_.plan.stage_failures)) {
+    spawned.failed = Error{EACCES, "exec " + spec.program, ""};
+  }
+  if (spawned.failed) {
+    world_.note("process", std::to_string(process->pid) + " could not exec");
+    world_.end(process, {1, 127});
+    return spawned;
+  }
+  const Behaviour behaviour = choose(spec.directory);
+  world_.note("process", std::to_string(process->pid) + " is worker " +
+                             std::to_string(id.slot.value) + " of epoch " +
+                             std::to_string(id.epoch.value) + " in " + spec.directory +
+                             ", behaviour " + std::to_string(static_cast<int>(behaviour)));
+  if (world_.faults && random.chance(world_.plan.dead_on_return)) {
+    world_.end(process, {1, 3});
+    return spawned;
+  }
+  models_[process->pid] = {process, behaviour, std::move(link), false};
+  live(process, behaviour);
+  return spawned;
+}
+
+void Workers::live(const ProcessPtr& worker, Behaviour behaviour) {
+  Random& random = world_.random;
+  const Duration soon = random.duration(milliseconds{1}, milliseconds{500});
+  switch (behaviour) {
+    case Behaviour::kSlowAck:
+      ack(worker, random.duration(seconds{2}, seconds{60}));
+      return;
+    case Behaviour::kNeverAck:
+      return;
+    case Behaviour::kCrashAtStart:
+      end_after(worker, random.skewed(Duration::zero(), milliseconds{300}),
+                random.chance(500) ? os::Ended{1, 1} : os::Ended{2, SIGSEGV}, true);
+      return;
+    case Behaviour::kCrashLater:
+      ack(worker, soon);
+      end_after(worker, random.duration(milliseconds{200}, minutes{1}), {3, SIGABRT}, true);
+      return;
+    case Behaviour::kCrashAfterAck:
+      ack(worker, soon);
+      end_after(worker, soon + random.skewed(Duration::zero(), seconds{2}), {1, 7}, true);
+      return;
+    case Behaviour::kFork:
+      ack(worker, soon);
+      fork_and_exit(worker, random.duration(seconds{1}, seconds{20}));
+      return;
+    case Behaviour::kHealthy:
+    case Behaviour::kHang:
+    case Behaviour::kDrain:
+      ack(worker, soon);
+      return;
+  }
+}
+
+void Workers::end_after(const ProcessPtr& worker, Duration delay, os::Ended how, bool fault) {
+  world_.after(delay, [this, worker, how, fault] {
+    if (!worker->dead && (world_.faults || !fault)) {
+      world_.note("process", std::to_string(worker->pid) + " ends");
+      world_.end(worker, how);
+    }
+  });
+}
+
+// A child that outlives the worker becomes the guard's.
+void Workers::fork_and_exit(const ProcessPtr& worker, Duration delay) {
+  world_.after(delay, [this, worker] {
+    if (worker->dead || !world_.faults) {
+      return;
+    }
+    const ProcessPtr child = world_.start_process(ProcessKind::kHelper, worker->pid);
+    child->group = worker->group;
+    world_.note("process", std::to_string(worker->pid) + " leaves " + std::to_string(child->pid) +
+                               " behind");
+    end_after(child, world_.random.duration(milliseconds{1}, minutes{1}), kExitedWell, false);
+    world_.end(worker, kExitedWell);
+  });
+}
+
+void Workers::ack(const ProcessPtr& worker, Duration delay) {
+  world_.after(delay, [this, worker] {
+    if (!worker->dead) {
+      say(worker);
+    }
+  });
+}
+
+void Workers::say(const ProcessPtr& worker) {
+  switch (world_.plan.config.ack_mode) {
+    case pool::AckMode::kTimer:
+      return;
+    case pool::AckMode::kManual:
+      send_line(worker, "{\"command\":\"worker:ack\",\"pid\":" + std::to_string(worker->pid) +
+                            "}\n");
+      return;
+    case pool::AckMode::kNotify:
+      break;
+  }
+  if (notify_->waiting.size() >= DatagramSocket::kMost) {
+    ack(worker, milliseconds{100});  // a datagram socket without room makes its senders wait
+    return;
+  }
+  notify_->waiting.push_back({"READY=1\nSTATUS=up\n", {worker->pid, 0, 0}});
+}
+
+void Workers::ping(const ProcessPtr& worker) {
+  if (world_.random.chance(500)) {
+    send_line(worker, "{\"command\":\"worker:ping\",\"pid\":" + std::to_string(worker->pid) +
+                          ",\"request_id\":\"r" + std::to_string(world_.random.below(1000)) +
+                          "\"}\n");
+  } else if (notify_->waiting.size() < DatagramSocket::kMost) {
+    notify_->waiting.push_back(
+        {"WATCHDOG=1\nSTATUS=busy " + std::to_string(world_.random.below(100)),
+         {worker->pid, 0, 0}});
+  }
+}
+
+// By the worker itself, or by a helper that it runs for this and that may be gone before it is heard.
+void Workers::send_line(const ProcessPtr& worker, const std::string& line) {
+  ProcessPtr from = worker;
+  const bool by_helper = world_.random.chance(300);
+  if (by_helper) {
+    from = world_.start_process(ProcessKind::kHelper, worker->pid);
+    from->group = worker->group;
+  }
+  std::shared_ptr<Stream> stream = connect(from->pid, 4096);
+  if (by_helper) {
+    end_after(from, world_.random.skewed(Duration::zero(), milliseconds{20}), kExitedWell, false);
+  }
+  if (stream == nullptr) {
+    world_.after(milliseconds{100}, [this, worker, line] {
+      if (!worker->dead) {
+        send_line(worker, line);
+      }
+    });
+    return;
+  }
+  stream->write(line);
+  // Closed at once, or when the answer (its end) may have come.
+  world_.after(world_.random.skewed(Duration::zero(), seconds{5}), [stream] {});
+}
+
+void Workers::on_signal(const ProcessPtr& worker, int signal) {
+  Model* model = find(worker);
+  if (model == nullptr || !is_stop_signal(signal)) {
+    if (worker->kind != ProcessKind::kWorker && is_stop_signal(signal)) {
+      world_.end(worker, {2, signal});
+    }
+    return;
+  }
+  Random& random = world_.random;
+  if (world_.now() - worker->born_at < milliseconds{3}) {
+    world_.end(worker, {2, signal});  // it has not yet said that it wants to handle it
+    return;
+  }
+  model->stopping = true;
+  if (!world_.faults || model->behaviour != Behaviour::kHang) {
+    const bool slow = model->behaviour == Behaviour::kDrain && world_.faults;
+    end_after(worker,
+              slow ? random.duration(minutes{1}, minutes{8})
+                   : random.skewed(milliseconds{1}, milliseconds{900}),
+              kExitedWell, false);
+  }
+}
+
+void Workers::calm() {
+  for (auto& [pid, model] : models_) {
+    if (model.stopping && !model.process->dead) {
+      end_after(model.process, world_.random.duration(milliseconds{1}, seconds{30}), kExitedWell,
+                false);
+    }
+  }
+}
+
+void Workers::clear() { models_.clear(); }
+
+}  // namespace einhorn::sim

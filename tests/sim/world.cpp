@@ -1,0 +1,114 @@
+#include "sim/world.h"
+
+#include <csignal>
+
+#include "base/check.h"
+
+namespace einhorn::sim {
+
+World::World(std::uint64_t seed, std::FILE* out) : random(seed), trace(out) {
+  plan = make_plan(random);
+  auto guard = std::make_shared<Process>();
+  guard->pid = kGuardPid;
+  guard->parent = 1;
+  guard->group = kGuardPid;
+  guard->kind = ProcessKind::kGuard;
+  processes_[kGuardPid] = guard;
+}
+
+void World::at(Instant when, std::function<void()> what) {
+  events_.push({std::max(when, now_), next_order_++,
+                std::make_shared<std::function<void()>>(std::move(what))});
+}
+
+void World::advance_to(Instant when) { now_ = std::max(now_, when); }
+
+void World::run_event() {
+  const Event event = events_.top();
+  events_.pop();
+  advance_to(event.at);
+  (*event.what)();
+}
+
+void World::fail(std::string invariant, std::string what) {
+  note("VIOLATION", invariant + ": " + what);
+  throw Violation{std::move(invariant), std::move(what)};
+}
+
+ProcessPtr World::start_process(ProcessKind kind, Pid parent) {
+  do {
+    last_given_ = last_given_ >= plan.last_pid ? 100 : last_given_ + 1;
+  } while (processes_.contains(last_given_));
+  auto process = std::make_shared<Process>();
+  process->pid = last_given_;
+  process->parent = parent;
+  process->group = last_given_;
+  process->kind = kind;
+  process->born_at = now_;
+  processes_[process->pid] = process;
+  return process;
+}
+
+ProcessPtr World::find(Pid pid) const {
+  const auto found = processes_.find(pid);
+  return found == processes_.end() ? nullptr : found->second;
+}
+
+void World::end(const ProcessPtr& process, os::Ended how) {
+  if (process->dead) {
+    return;
+  }
+  process->dead = true;
+  process->ended = how;
+  process->died_at = now_;
+  std::vector<ProcessPtr> zombies;
+  for (const auto& [pid, child] : processes_) {
+    if (child->parent == process->pid) {
+      child->parent = kGuardPid;  // a subreaper
+      if (child->dead) {
+        zombies.push_back(child);
+      }
+    }
+  }
+  for (const ProcessPtr& zombie : zombies) {
+    on_child_ended(zombie);
+  }
+  if (process->parent == kGuardPid) {
+    on_child_ended(process);
+  } else {
+    reap(process);
+  }
+}
+
+void World::reap(const ProcessPtr& process) {
+  expect(process->dead, "reaped-once", "a living process was reaped");
+  expect(!process->reaped && find(process->pid) == process, "reaped-once",
+         "process " + std::to_string(process->pid) + " was reaped twice");
+  process->reaped = true;
+  processes_.erase(process->pid);
+}
+
+void World::deliver(const ProcessPtr& to, int signal, bool group) {
+  std::vector<ProcessPtr> targets;
+  if (group) {
+    for (const auto& [pid, process] : processes_) {
+      if (process->group == to->group) {
+        targets.push_back(process);
+      }
+    }
+  } else {
+    targets.push_back(to);
+  }
+  for (const ProcessPtr& target : targets) {
+    if (target->dead || signal == 0) {
+      continue;
+    }
+    if (signal == SIGKILL) {
+      end(target, {2, SIGKILL});
+    } else {
+      on_signal(target, signal);
+    }
+  }
+}
+
+}  // namespace einhorn::sim

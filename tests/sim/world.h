@@ -1,0 +1,96 @@
+// The machine that a simulated pool lives on: its clock, what is going to happen, its processes.
+//
+// Events are ordered by (time, order of their making), so that a life depends on its seed alone.
+// The clock moves only from one event to the next.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/instant.h"
+#include "sim/files.h"
+#include "sim/plan.h"
+#include "sim/process.h"
+#include "sim/random.h"
+#include "sim/trace.h"
+
+namespace einhorn::sim {
+
+// Thrown where an invariant does not hold; ends the life.
+struct Violation {
+  std::string invariant;
+  std::string what;
+};
+
+class World {
+ public:
+  World(std::uint64_t seed, std::FILE* out);
+
+  static constexpr Pid kGuardPid = 2;
+
+  [[nodiscard]] Instant now() const { return now_; }
+  void at(Instant when, std::function<void()> what);
+  void after(Duration delay, std::function<void()> what) { at(now_ + delay, std::move(what)); }
+  [[nodiscard]] bool has_events() const { return !events_.empty(); }
+  [[nodiscard]] Instant next_event() const { return events_.top().at; }
+  void advance_to(Instant when);
+  // The next event, at its time.
+  void run_event();
+
+  void note(std::string_view who, std::string_view what) { trace.add(now_, who, what); }
+  [[noreturn]] void fail(std::string invariant, std::string what);
+  void expect(bool holds, std::string_view invariant, const std::string& what) {
+    if (!holds) {
+      fail(std::string(invariant), what);
+    }
+  }
+
+  ProcessPtr start_process(ProcessKind kind, Pid parent);
+  // Null: there is none (any more).
+  [[nodiscard]] ProcessPtr find(Pid pid) const;
+  [[nodiscard]] const std::map<Pid, ProcessPtr>& processes() const { return processes_; }
+  // A zombie from now on, unless its parent is one that reaps at once.
+  void end(const ProcessPtr& process, os::Ended how);
+  void reap(const ProcessPtr& process);
+  // To a process, or to everybody in its group.
+  void deliver(const ProcessPtr& to, int signal, bool group);
+
+  // What is told about the end of the guard's children, and about signals to a process.
+  std::function<void(const ProcessPtr&)> on_child_ended;
+  std::function<void(const ProcessPtr&, int)> on_signal;
+
+  Random random;
+  Trace trace;
+  Census census;
+  Plan plan;
+  WallOffset wall{1'790'000'000'000'000'000};
+  bool faults = true;  // false: nothing bad happens any more
+  bool snapshot_full = false;
+  bool no_descriptors = false;
+  bool no_processes = false;
+  bool over = false;  // the guard has left
+
+ private:
+  struct Event {
+    Instant at;
+    std::uint64_t order = 0;
+    std::shared_ptr<std::function<void()>> what;
+    bool operator<(const Event& other) const {
+      return at != other.at ? at > other.at : order > other.order;
+    }
+  };
+
+  Instant now_{Duration{1'000'000'000'000}};
+  std::uint64_t next_order_ = 0;
+  std::priority_queue<Event> events_;
+  std::map<Pid, ProcessPtr> processes_;
+  Pid last_given_ = 99;
+};
+
+}  // namespace einhorn::sim

@@ -1,0 +1,613 @@
+// The snapshot: everything written is read again, and what is damaged loses only itself.
+//
+// tests/data/snapshot-0.1.0.bin is a snapshot as version 0.1.0 writes it. It is never written anew,
+// only added to by later versions' own files: whoever can't read it has broken every pool that is
+// running. EINHORN_WRITE_GOLDEN=PATH makes the file of a new version.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "wire/snapshot.h"
+#include "wire/tagged.h"
+
+namespace einhorn::wire {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+Instant at(std::int64_t nanoseconds) { return Instant{Duration{nanoseconds}}; }
+
+// How many fields an aggregate has.
+struct Anything {
+  template <typename T>
+  operator T&() const;  // NOLINT: to whatever is asked for
+};
+template <typename T, typename... Given>
+constexpr std::size_t count_fields() {
+  if constexpr (requires { T{Given{}..., Anything{}}; }) {
+    return count_fields<T, Given..., Anything>();
+  } else {
+    return sizeof...(Given);
+  }
+}
+// A new field needs its line in the snapshot's fields() and in the tests of every field below.
+static_assert(count_fields<Settings>() == 41);
+static_assert(count_fields<OwnFile>() == 3);
+static_assert(count_fields<pool::Config>() == 16);
+static_assert(count_fields<pool::Ledger>() == 15);
+static_assert(count_fields<pool::UpgradeProgress>() == 9);
+static_assert(count_fields<pool::Worker>() == 12);
+static_assert(count_fields<Program>() == 5);
+static_assert(count_fields<ListenerRecord>() == 10);
+static_assert(count_fields<WorkerRecord>() == 3);
+
+// Every field has a value of its own that is not its default.
+Settings full_settings() {
+  Settings s;
+  s.name = "shop";
+  s.socket_path = "/run/a.sock";
+  s.socket_path_given = "a.sock";
+  s.pidfile = "/run/b.pid";
+  s.pidfile_given = "b.pid";
+  s.lockfile = "/run/c.lock";
+  s.lockfile_given = "c.lock";
+  s.socket_mode = 0660;
+  s.socket_group = "staff";
+  s.verbosity = 2;
+  s.log_json = true;
+  s.log_file = "/var/log/d";
+  s.command_socket_as_fd = true;
+  s.kill_children_on_exit = true;
+  s.nice_master = -5;
+  s.nice_worker = 7;
+  s.renice_command = "/bin/renice";
+  s.reexec_commandline = {"e", "f"};
+  s.drop_environment = {"G"};
+  s.original_command = {"h", "", "i j"};
+  s.directory = "/srv";
+  s.start_environment = {"K=l", "M=n\no"};
+  s.inherited = {5, 9};
+  s.backlog = 77;
+  s.max_unacked_given = 3;
+  s.gc_before_fork = true;
+  s.script = "./einhorn";
+  s.wall_offset = WallOffset{1234567890123};
+  s.generation = 11;
+  s.started = true;
+  s.guard_lost = true;
+  s.first_descriptor = 6;
+  s.started_at = at(99);
+  s.guard_pid = 4321;
+  s.notify_path = "/run/p.notify";
+  s.current_directory = "/srv/here";
+  s.control = 205;
+  s.pending_upgrades = 2;
+  s.pending_smooth = false;
+  s.pending_rollback = false;
+  s.files = {{"/run/q", 12, 13}, {"/run/r", 14, 15}};
+  return s;
+}
+
+pool::Config full_config() {
+  pool::Config c;
+  c.number = 12;
+  c.ack_mode = pool::AckMode::kNotify;
+  c.ack_delay = milliseconds{1300};
+  c.ack_timeout = seconds{14};
+  c.seconds = milliseconds{1500};
+  c.max_unacked = 16;
+  c.max_unacked_given = true;
+  c.max_upgrade_additional = 17;
+  c.signal_timeout = seconds{18};
+  c.drain_timeout = seconds{19};
+  c.stop_signal = SIGTERM;
+  c.give_up = 20;
+  c.canary = 21;
+  c.canary_seconds = seconds{22};
+  c.upgrade_failures = 23;
+  c.upgrade_timeout = seconds{24};
+  return c;
+}
+
+pool::Ledger full_ledger() {
+  pool::Ledger l;
+  l.version = Version{31};
+  l.newest = Version{32};
+  l.proved = Version{33};
+  l.previous = Version{34};
+  l.next_epoch = 35;
+  l.deaths_before_ack = 36;
+  l.burst_left = 37;
+  l.deaths = 38;
+  l.last_spinup = at(39);
+  l.last_upgraded = at(40);
+  l.respawn = false;
+  l.failed = true;
+  l.left = true;
+  l.failure = "it burned";
+  l.upgrade = pool::UpgradeProgress{Version{41}, Version{42}, false,  false,         true,
+                                    true,        43,          at(44), {"one", "two"}};
+  return l;
+}
+
+Program full_program() {
+  return {Version{31}, "/srv/app", "/srv/app/run", {"run", "-p", "{fd}"}, {"A=b", "C="}};
+}
+
+ListenerRecord full_listener(std::uint32_t index) {
+  ListenerRecord l;
+  l.index = index;
+  l.text = "localhost:80,r";
+  l.host = "localhost";
+  l.port_given = 80;
+  l.flags = {"r", "n"};
+  l.address = "127.0.0.1:8080";
+  l.port = 8080;
+  l.name = "web";
+  l.bind_index = 2;
+  l.from_argument = true;
+  return l;
+}
+
+WorkerRecord full_worker(std::uint32_t slot, std::uint64_t epoch) {
+  WorkerRecord record;
+  pool::Worker& w = record.worker;
+  w.id = {Slot{slot}, Epoch{epoch}};
+  w.version = Version{51};
+  w.state = pool::WorkerState::kStopping;
+  w.spawned_at = at(52);
+  w.acked_at = at(53);
+  w.signaled.add(SIGUSR2);
+  w.signaled.add(SIGKILL);
+  w.last_signaled_at = at(54);
+  w.missed_ack = true;
+  w.stop_wanted = true;
+  w.pinged_at = at(55);
+  w.pinged_request_id = "\"x\"";
+  w.status_text = "busy";
+  record.pid = 56;
+  record.orphan = true;
+  return record;
+}
+
+Snapshot full_snapshot() {
+  Snapshot snapshot;
+  snapshot.settings = full_settings();
+  snapshot.config = full_config();
+  snapshot.ledger = full_ledger();
+  snapshot.programs[Version{31}] = full_program();
+  snapshot.listeners[0] = full_listener(0);
+  snapshot.listeners[1] = full_listener(1);
+  snapshot.workers[Epoch{57}] = full_worker(3, 57);
+  snapshot.workers[Epoch{58}] = full_worker(4, 58);
+  return snapshot;
+}
+
+// As in a memory file: the page of the spawn note, then the journal.
+std::string file_of(const std::string& journal) {
+  return std::string(kJournalStart, '\0') + journal;
+}
+
+// The journal says everything there is, so equal journals are equal snapshots.
+void expect_same(const Snapshot& snapshot, const Snapshot& wanted) {
+  EXPECT_EQ(encode_journal(snapshot), encode_journal(wanted));
+}
+
+Snapshot decode(const std::string& journal) {
+  Result<Snapshot> snapshot = decode_snapshot(file_of(journal));
+  EXPECT_TRUE(snapshot.has_value()) << (snapshot ? "" : snapshot.error().message());
+  return snapshot ? std::move(*snapshot) : Snapshot{};
+}
+
+// --- tagged fields ------------------------------------------------------------------------------
+struct Inner {
+  std::uint8_t small = 1;
+  std::string text = "inner";
+};
+struct Thing {
+  std::string name = "none";
+  std::int64_t count = -1;
+  std::optional<std::uint16_t> maybe;
+  std::vector<Inner> inner;
+};
+template <typename Archive>
+void fields(Archive& archive, Inner& inner) {
+  archive(1, inner.small);
+  archive(2, inner.text);
+}
+template <typename Archive>
+void fields(Archive& archive, Thing& thing) {
+  archive(1, thing.name);
+  archive(2, thing.count);
+  archive(3, thing.maybe);
+  archive(4, thing.inner);
+}
+// The same record as a later version knows it, and one that has lost a field.
+struct LaterThing {
+  Thing old;
+  std::string more = "new";
+};
+template <typename Archive>
+void fields(Archive& archive, LaterThing& thing) {
+  fields(archive, thing.old);
+  archive(77, thing.more);
+}
+struct EarlierThing {
+  std::int64_t count = -5;
+};
+template <typename Archive>
+void fields(Archive& archive, EarlierThing& thing) {
+  archive(2, thing.count);
+}
+
+TEST(Tagged, IntegersAreLittleEndianOfTheirOwnSize) {
+  std::string out;
+  tagged::put_integer(out, std::uint32_t{0x01020304});
+  tagged::put_integer(out, std::int8_t{-1});
+  EXPECT_EQ(out, std::string("\x04\x03\x02\x01\xff", 5));
+  EXPECT_EQ(tagged::get_integer<std::uint32_t>(out), 0x01020304u);
+  EXPECT_EQ(tagged::get_integer<std::int8_t>(out.substr(4)), -1);
+  EXPECT_EQ(tagged::get_integer<std::int64_t>(std::string("\x05", 1)), 5) << "missing bytes are 0";
+  EXPECT_EQ(tagged::get_integer<std::int64_t>(""), 0);
+}
+
+TEST(Tagged, RecordsGoThereAndBack) {
+  Thing thing;
+  thing.name = std::string("a\0b\n", 4);
+  thing.count = std::numeric_limits<std::int64_t>::min();
+  thing.maybe = 65535;
+  thing.inner = {{7, ""}, {8, "x"}};
+  const Thing read = decode_record<Thing>(encode_record(thing));
+  EXPECT_EQ(read.name, thing.name);
+  EXPECT_EQ(read.count, thing.count);
+  EXPECT_EQ(read.maybe, thing.maybe);
+  ASSERT_EQ(read.inner.size(), 2u);
+  EXPECT_EQ(read.inner[0].small, 7);
+  EXPECT_EQ(read.inner[0].text, "");
+  EXPECT_EQ(read.inner[1].text, "x");
+}
+
+TEST(Tagged, UnknownTagsAreSkippedAndMissingOnesKeepTheirDefault) {
+  LaterThing later;
+  later.old.count = 6;
+  later.more = "unheard of";
+  const Thing read = decode_record<Thing>(encode_record(later));
+  EXPECT_EQ(read.count, 6);
+  EXPECT_EQ(read.name, "none");
+  const LaterThing back = decode_record<LaterThing>(encode_record(read));
+  EXPECT_EQ(back.more, "new");
+  EXPECT_EQ(back.old.count, 6);
+  const Thing from_less = decode_record<Thing>(encode_record(EarlierThing{3}));
+  EXPECT_EQ(from_less.count, 3);
+  EXPECT_EQ(from_less.name, "none");
+  EXPECT_EQ(from_less.maybe, std::nullopt);
+}
+
+TEST(Tagged, RecordsThatEndTooEarlyAreReadUpToThere) {
+  Thing thing;
+  thing.name = "whole";
+  thing.count = 5;
+  thing.inner = {{9, "gone"}};
+  const std::string bytes = encode_record(thing);
+  for (std::size_t length = 0; length <= bytes.size(); ++length) {
+    const Thing read = decode_record<Thing>(std::string_view(bytes).substr(0, length));
+    EXPECT_TRUE(read.name == "whole" || read.name == "none") << length;
+    EXPECT_TRUE(read.count == 5 || read.count == -1) << length;
+  }
+}
+
+// --- round trip ---------------------------------------------------------------------------------
+TEST(Snapshot, EveryFieldGoesThereAndBack) {
+  const Snapshot wanted = full_snapshot();
+  const Snapshot read = decode(encode_journal(wanted));
+  expect_same(read, wanted);
+  EXPECT_THAT(read.damage, IsEmpty());
+  EXPECT_EQ(read.journal_bytes, encode_journal(wanted).size());
+}
+
+// Equal bytes prove nothing of a field that is not written at all: so each is looked at.
+TEST(Snapshot, SettingsComeBackFieldByField) {
+  const Settings s = decode(encode_journal(full_snapshot())).settings;
+  const Settings w = full_settings();
+  EXPECT_EQ(s.name, w.name);
+  EXPECT_EQ(s.socket_path, w.socket_path);
+  EXPECT_EQ(s.socket_path_given, w.socket_path_given);
+  EXPECT_EQ(s.pidfile, w.pidfile);
+  EXPECT_EQ(s.pidfile_given, w.pidfile_given);
+  EXPECT_EQ(s.lockfile, w.lockfile);
+  EXPECT_EQ(s.lockfile_given, w.lockfile_given);
+  EXPECT_EQ(s.socket_mode, w.socket_mode);
+  EXPECT_EQ(s.socket_group, w.socket_group);
+  EXPECT_EQ(s.verbosity, w.verbosity);
+  EXPECT_EQ(s.log_json, w.log_json);
+  EXPECT_EQ(s.log_file, w.log_file);
+  EXPECT_EQ(s.command_socket_as_fd, w.command_socket_as_fd);
+  EXPECT_EQ(s.kill_children_on_exit, w.kill_children_on_exit);
+  EXPECT_EQ(s.nice_master, w.nice_master);
+  EXPECT_EQ(s.nice_worker, w.nice_worker);
+  EXPECT_EQ(s.renice_command, w.renice_command);
+  EXPECT_EQ(s.reexec_commandline, w.reexec_commandline);
+  EXPECT_EQ(s.drop_environment, w.drop_environment);
+  EXPECT_EQ(s.original_command, w.original_command);
+  EXPECT_EQ(s.directory, w.directory);
+  EXPECT_EQ(s.start_environment, w.start_environment);
+  EXPECT_EQ(s.inherited, w.inherited);
+  EXPECT_EQ(s.backlog, w.backlog);
+  EXPECT_EQ(s.max_unacked_given, w.max_unacked_given);
+  EXPECT_EQ(s.gc_before_fork, w.gc_before_fork);
+  EXPECT_EQ(s.script, w.script);
+  EXPECT_EQ(s.wall_offset, w.wall_offset);
+  EXPECT_EQ(s.generation, w.generation);
+  EXPECT_EQ(s.started, w.started);
+  EXPECT_EQ(s.guard_lost, w.guard_lost);
+  EXPECT_EQ(s.first_descriptor, w.first_descriptor);
+  EXPECT_EQ(s.started_at, w.started_at);
+  EXPECT_EQ(s.guard_pid, w.guard_pid);
+  EXPECT_EQ(s.notify_path, w.notify_path);
+  EXPECT_EQ(s.current_directory, w.current_directory);
+  EXPECT_EQ(s.control, w.control);
+  EXPECT_EQ(s.pending_upgrades, w.pending_upgrades);
+  EXPECT_EQ(s.pending_smooth, w.pending_smooth);
+  EXPECT_EQ(s.pending_rollback, w.pending_rollback);
+  ASSERT_EQ(s.files.size(), 2u);
+  EXPECT_EQ(s.files[1].path, "/run/r");
+  EXPECT_EQ(s.files[1].device, 14u);
+  EXPECT_EQ(s.files[1].inode, 15u);
+}
+
+TEST(Snapshot, ConfigComesBackFieldByField) {
+  const pool::Config c = decode(encode_journal(full_snapshot())).config;
+  const pool::Config w = full_config();
+  EXPECT_EQ(c.number, w.number);
+  EXPECT_EQ(c.ack_mode, w.ack_mode);
+  EXPECT_EQ(c.ack_delay, w.ack_delay);
+  EXPECT_EQ(c.ack_timeout, w.ack_timeout);
+  EXPECT_EQ(c.seconds, w.seconds);
+  EXPECT_EQ(c.max_unacked, w.max_unacked);
+  EXPECT_EQ(c.max_unacked_given, w.max_unacked_given);
+  EXPECT_EQ(c.max_upgrade_additional, w.max_upgrade_additional);
+  EXPECT_EQ(c.signal_timeout, w.signal_timeout);
+  EXPECT_EQ(c.drain_timeout, w.drain_timeout);
+  EXPECT_EQ(c.stop_signal, w.stop_signal);
+  EXPECT_EQ(c.give_up, w.give_up);
+  EXPECT_EQ(c.canary, w.canary);
+  EXPECT_EQ(c.canary_seconds, w.canary_seconds);
+  EXPECT_EQ(c.upgrade_failures, w.upgrade_failures);
+  EXPECT_EQ(c.upgrade_timeout, w.upgrade_timeout);
+}
+
+TEST(Snapshot, LedgerComesBackFieldByField) {
+  const pool::Ledger l = decode(encode_journal(full_snapshot())).ledger;
+  const pool::Ledger w = full_ledger();
+  EXPECT_EQ(l.version, w.version);
+  EXPECT_EQ(l.newest, w.newest);
+  EXPECT_EQ(l.proved, w.proved);
+  EXPECT_EQ(l.previous, w.previous);
+  EXPECT_EQ(l.next_epoch, w.next_epoch);
+  EXPECT_EQ(l.deaths_before_ack, w.deaths_before_ack);
+  EXPECT_EQ(l.burst_left, w.burst_left);
+  EXPECT_EQ(l.deaths, w.deaths);
+  EXPECT_EQ(l.last_spinup, w.last_spinup);
+  EXPECT_EQ(l.last_upgraded, w.last_upgraded);
+  EXPECT_EQ(l.respawn, w.respawn);
+  EXPECT_EQ(l.failed, w.failed);
+  EXPECT_EQ(l.left, w.left);
+  EXPECT_EQ(l.failure, w.failure);
+  ASSERT_TRUE(l.upgrade.has_value());
+  EXPECT_EQ(l.upgrade->from, w.upgrade->from);
+  EXPECT_EQ(l.upgrade->to, w.upgrade->to);
+  EXPECT_EQ(l.upgrade->smooth, w.upgrade->smooth);
+  EXPECT_EQ(l.upgrade->rollback, w.upgrade->rollback);
+  EXPECT_EQ(l.upgrade->going_back, w.upgrade->going_back);
+  EXPECT_EQ(l.upgrade->proved, w.upgrade->proved);
+  EXPECT_EQ(l.upgrade->failures, w.upgrade->failures);
+  EXPECT_EQ(l.upgrade->started_at, w.upgrade->started_at);
+  EXPECT_EQ(l.upgrade->reports, w.upgrade->reports);
+}
+
+TEST(Snapshot, ProgramsListenersAndWorkersComeBackFieldByField) {
+  const Snapshot read = decode(encode_journal(full_snapshot()));
+  const Program& p = read.programs.at(Version{31});
+  EXPECT_EQ(p.version, Version{31});
+  EXPECT_EQ(p.directory, "/srv/app");
+  EXPECT_EQ(p.path, "/srv/app/run");
+  EXPECT_THAT(p.arguments, ElementsAre("run", "-p", "{fd}"));
+  EXPECT_THAT(p.environment, ElementsAre("A=b", "C="));
+
+  const ListenerRecord& l = read.listeners.at(1);
+  EXPECT_EQ(l.index, 1u);
+  EXPECT_EQ(l.text, "localhost:80,r");
+  EXPECT_EQ(l.host, "localhost");
+  EXPECT_EQ(l.port_given, 80);
+  EXPECT_THAT(l.flags, ElementsAre("r", "n"));
+  EXPECT_EQ(l.address, "127.0.0.1:8080");
+  EXPECT_EQ(l.port, 8080);
+  EXPECT_EQ(l.name, "web");
+  EXPECT_EQ(l.bind_index, 2u);
+  EXPECT_TRUE(l.from_argument);
+
+  const WorkerRecord& r = read.workers.at(Epoch{58});
+  EXPECT_EQ(r.pid, 56);
+  EXPECT_TRUE(r.orphan);
+  const pool::Worker& w = r.worker;
+  EXPECT_EQ(w.id, (WorkerId{Slot{4}, Epoch{58}}));
+  EXPECT_EQ(w.version, Version{51});
+  EXPECT_EQ(w.state, pool::WorkerState::kStopping);
+  EXPECT_EQ(w.spawned_at, at(52));
+  EXPECT_EQ(w.acked_at, at(53));
+  EXPECT_THAT(w.signaled.numbers(), ElementsAre(SIGKILL, SIGUSR2));
+  EXPECT_EQ(w.last_signaled_at, at(54));
+  EXPECT_TRUE(w.missed_ack);
+  EXPECT_TRUE(w.stop_wanted);
+  EXPECT_EQ(w.pinged_at, at(55));
+  EXPECT_EQ(w.pinged_request_id, "\"x\"");
+  EXPECT_EQ(w.status_text, "busy");
+}
+
+TEST(Snapshot, WhatIsNotSetStaysNotSet) {
+  Snapshot empty;
+  const Snapshot read = decode(encode_journal(empty));
+  EXPECT_EQ(read.settings.nice_master, std::nullopt);
+  EXPECT_EQ(read.config.seconds, std::nullopt);
+  EXPECT_EQ(read.config.signal_timeout, std::nullopt);
+  EXPECT_EQ(read.ledger.upgrade.has_value(), false);
+  EXPECT_EQ(read.ledger.last_spinup, std::nullopt);
+  EXPECT_TRUE(read.ledger.respawn);
+}
+
+// --- the journal --------------------------------------------------------------------------------
+TEST(Journal, TheLastEntryOfAKindAndKeyHolds) {
+  Settings renamed = full_settings();
+  renamed.name = "later";
+  WorkerRecord changed = full_worker(3, 57);
+  changed.worker.status_text = "idle";
+  const Snapshot read =
+      decode(encode_journal(full_snapshot()) + encode_entry(renamed) + encode_entry(changed) +
+             encode_gone({Slot{4}, Epoch{58}}) + encode_gone(Version{31}));
+  EXPECT_EQ(read.settings.name, "later");
+  EXPECT_EQ(read.workers.size(), 1u);
+  EXPECT_EQ(read.workers.at(Epoch{57}).worker.status_text, "idle");
+  EXPECT_TRUE(read.programs.empty());
+}
+
+TEST(Journal, AnOptionalThatIsTakenBackIsGone) {
+  pool::Ledger done = full_ledger();
+  done.upgrade.reset();
+  EXPECT_FALSE(
+      decode(encode_journal(full_snapshot()) + encode_entry(done)).ledger.upgrade.has_value());
+}
+
+TEST(Journal, WithoutSettingsNothingGoesOn) {
+  for (const std::string& journal :
+       {std::string(), encode_entry(full_config()) + encode_entry(full_worker(1, 2))}) {
+    const Result<Snapshot> snapshot = decode_snapshot(file_of(journal));
+    ASSERT_FALSE(snapshot.has_value());
+    EXPECT_EQ(snapshot.error().message(), "snapshot: it holds no readable settings");
+  }
+  EXPECT_FALSE(decode_snapshot("").has_value());
+  EXPECT_FALSE(decode_snapshot("too short").has_value());
+}
+
+TEST(Journal, ADamagedEntryLosesOnlyItself) {
+  const std::string before = encode_entry(full_settings()) + encode_entry(full_worker(1, 100));
+  const std::string victim = encode_entry(full_worker(2, 101));
+  const std::string after = encode_entry(full_worker(3, 102)) + encode_entry(full_config());
+  for (std::size_t byte = 0; byte < victim.size(); ++byte) {
+    std::string damaged = victim;
+    damaged[byte] = static_cast<char>(damaged[byte] ^ 0x40);
+    const Snapshot read = decode(before + damaged + after);
+    ASSERT_EQ(read.workers.size(), 2u) << byte;
+    EXPECT_TRUE(read.workers.contains(Epoch{100}));
+    EXPECT_TRUE(read.workers.contains(Epoch{102}));
+    EXPECT_EQ(read.config.number, 12u);
+    EXPECT_FALSE(read.damage.empty()) << "and it is said, byte " << byte;
+  }
+}
+
+TEST(Journal, ATornTailLosesOnlyTheTail) {
+  const std::string whole = encode_journal(full_snapshot());
+  const std::string tail = encode_entry(full_worker(9, 200));
+  for (std::size_t length = 0; length < tail.size(); ++length) {
+    const Snapshot read = decode(whole + tail.substr(0, length));
+    expect_same(read, full_snapshot());
+  }
+  EXPECT_TRUE(decode(whole + tail).workers.contains(Epoch{200}));
+}
+
+TEST(Journal, ZeroesAtTheEndAreNoEntries) {
+  const Snapshot read = decode(encode_journal(full_snapshot()) + std::string(500, '\0'));
+  expect_same(read, full_snapshot());
+}
+
+TEST(Journal, ADamagedListenerIsAnError) {
+  const std::string before = encode_entry(full_settings());
+  const std::string listener = encode_entry(full_listener(0));
+  std::string damaged = listener;
+  damaged.back() = static_cast<char>(damaged.back() ^ 1);
+  const Result<Snapshot> snapshot =
+      decode_snapshot(file_of(before + damaged + encode_entry(full_config())));
+  ASSERT_FALSE(snapshot.has_value());
+  EXPECT_THAT(snapshot.error().message(), HasSubstr("listening socket"));
+}
+
+TEST(Journal, AWorkerThatMakesNoSenseIsLeftOut) {
+  WorkerRecord strange = full_worker(1, 7);
+  strange.worker.state = static_cast<pool::WorkerState>(17);
+  WorkerRecord far = full_worker(4'000'000'000U, 8);
+  const Snapshot read =
+      decode(encode_entry(full_settings()) + encode_entry(strange) + encode_entry(far));
+  EXPECT_TRUE(read.workers.empty());
+  EXPECT_EQ(read.damage.size(), 2u);
+}
+
+TEST(Journal, EntriesOfALaterVersionAreSkippedAndSaid) {
+  // An entry of kind 900, spelled as any other: only its head's sums have to be made anew.
+  std::string entry = encode_gone(Version{5});
+  const auto crc = [](std::string_view bytes) {
+    std::uint32_t sum = 0xffffffffU;
+    for (const char byte : bytes) {
+      sum ^= static_cast<unsigned char>(byte);
+      for (int bit = 0; bit < 8; ++bit) {
+        sum = (sum & 1U) != 0 ? (sum >> 1U) ^ 0xedb88320U : sum >> 1U;
+      }
+    }
+    return sum ^ 0xffffffffU;
+  };
+  std::string kind;
+  tagged::put_integer(kind, std::uint16_t{900});
+  entry.replace(4, 2, kind);
+  std::string sum;
+  tagged::put_integer(sum, crc(std::string_view(entry).substr(0, 24)));
+  entry.replace(24, 4, sum);
+  const Snapshot read = decode(entry + encode_journal(full_snapshot()));
+  expect_same(read, full_snapshot());
+  EXPECT_THAT(read.damage, ElementsAre("an entry of unknown kind 900"));
+}
+
+// --- golden files -------------------------------------------------------------------------------
+// tests/data. Names of source files are relative in our programs, so the build that this program
+// was made in says where its sources are.
+std::filesystem::path data_folder() {
+  constexpr std::string_view kHome = "CMAKE_HOME_DIRECTORY:INTERNAL=";
+  for (std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+       folder.has_relative_path(); folder = folder.parent_path()) {
+    std::ifstream cache(folder / "CMakeCache.txt");
+    for (std::string line; std::getline(cache, line);) {
+      if (line.starts_with(kHome)) {
+        return std::filesystem::path(line.substr(kHome.size())) / "tests" / "data";
+      }
+    }
+  }
+  ADD_FAILURE() << "this program lies in no build folder";
+  return {};
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  EXPECT_TRUE(file.good()) << path;
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST(GoldenSnapshot, OfEveryReleaseIsRead) {
+  if (const char* path = std::getenv("EINHORN_WRITE_GOLDEN")) {
+    std::ofstream(path, std::ios::binary) << file_of(encode_journal(full_snapshot()));
+  }
+  const std::string bytes = read_file(data_folder() / "snapshot-0.1.0.bin");
+  ASSERT_GT(bytes.size(), kJournalStart);
+  const Result<Snapshot> snapshot = decode_snapshot(bytes);
+  ASSERT_TRUE(snapshot.has_value()) << snapshot.error().message();
+  EXPECT_THAT(snapshot->damage, IsEmpty());
+  expect_same(*snapshot, full_snapshot());
+}
+
+}  // namespace
+}  // namespace einhorn::wire
