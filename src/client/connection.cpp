@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "os/linux/retry.h"
 
 namespace einhorn::client {
 
@@ -124,26 +125,32 @@ Result<Connection> Connection::open(const std::string& path, const Deadline& dea
 
 Status Connection::wait_for(short events, const Deadline& deadline,
                             std::string_view operation) const {
-  while (true) {
-    pollfd entry = {fd_.get(), events, 0};
-    const int ready = ::poll(&entry, 1, deadline.poll_milliseconds());
-    if (ready > 0) {
-      return Ok{};
-    }
-    if (ready == 0) {
-      return Error{ETIMEDOUT, std::string(operation), ""};
-    }
-    if (errno != EINTR) {
-      return Error{errno, std::string(operation), ""};
-    }
+  pollfd entry = {fd_.get(), events, 0};
+  const int ready =
+      os::retry([&] { return ::poll(&entry, 1, deadline.poll_milliseconds()); });
+  if (ready > 0) {
+    return Ok{};
   }
+  return Error{ready == 0 ? ETIMEDOUT : errno, std::string(operation), ""};
+}
+
+Result<bool> Connection::wait(const Deadline& deadline) const {
+  if (buffer_.find('\n', searched_) != std::string::npos) {
+    return true;
+  }
+  const Status status = wait_for(POLLIN, deadline, "wait for a reply");
+  if (!status && status.error().code != ETIMEDOUT) {
+    return status.error();
+  }
+  return status.has_value();
 }
 
 Status Connection::send(const Request& request, const Deadline& deadline) {
   const std::string line = wire::encode_request(to_document(request));
   std::string_view rest = line;
   while (!rest.empty()) {
-    const ssize_t sent = ::send(fd_.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
+    const ssize_t sent =
+        os::retry([&] { return ::send(fd_.get(), rest.data(), rest.size(), MSG_NOSIGNAL); });
     if (sent >= 0) {
       rest.remove_prefix(static_cast<std::size_t>(sent));
     } else if (errno == EPIPE || errno == ECONNRESET) {
@@ -152,7 +159,7 @@ Status Connection::send(const Request& request, const Deadline& deadline) {
       if (Status status = wait_for(POLLOUT, deadline, "send a request"); !status) {
         return status;
       }
-    } else if (errno != EINTR) {
+    } else {
       return Error{errno, "send a request", ""};
     }
   }
@@ -175,7 +182,8 @@ Result<std::string> Connection::receive_line(const Deadline& deadline) {
           "wait for a reply",
           "it is longer than " + std::to_string(limits::kMaxPendingOutput >> 20U) + " MB");
     }
-    const ssize_t got = ::recv(fd_.get(), chunk.data(), chunk.size(), 0);
+    const ssize_t got =
+        os::retry([&] { return ::recv(fd_.get(), chunk.data(), chunk.size(), 0); });
     if (got > 0) {
       buffer_.append(chunk.data(), static_cast<std::size_t>(got));
     } else if (got == 0 || errno == ECONNRESET) {
@@ -184,7 +192,7 @@ Result<std::string> Connection::receive_line(const Deadline& deadline) {
       if (Status status = wait_for(POLLIN, deadline, "wait for a reply"); !status) {
         return std::move(status).error();
       }
-    } else if (errno != EINTR) {
+    } else {
       return Error{errno, "wait for a reply", ""};
     }
   }
@@ -212,8 +220,9 @@ bool Connection::is_closed() const {
     return false;
   }
   char byte = 0;
-  const ssize_t got = ::recv(fd_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+  const ssize_t got =
+      os::retry([&] { return ::recv(fd_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT); });
+  return got == 0 || (got < 0 && errno != EAGAIN);
 }
 
 }  // namespace einhorn::client

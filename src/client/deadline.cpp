@@ -15,6 +15,13 @@ Deadline Deadline::after(Duration duration) {
   return deadline;
 }
 
+Deadline Deadline::earlier(const Deadline& one, const Deadline& other) {
+  if (!one.at_.has_value()) {
+    return other;
+  }
+  return other.at_.has_value() && *other.at_ < *one.at_ ? other : one;
+}
+
 std::optional<Duration> Deadline::remaining() const {
   if (!at_.has_value()) {
     return std::nullopt;

@@ -14,6 +14,7 @@ class Deadline {
   [[nodiscard]] static Deadline never() { return Deadline(); }
   // Contract: a `duration` below zero counts as zero.
   [[nodiscard]] static Deadline after(Duration duration);
+  [[nodiscard]] static Deadline earlier(const Deadline& one, const Deadline& other);
 
   [[nodiscard]] bool passed() const;
   // For poll(2): -1 for never, 0 when it has passed, otherwise milliseconds, rounded up.

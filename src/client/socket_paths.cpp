@@ -1,13 +1,9 @@
 #include "client/socket_paths.h"
 
-#include <fcntl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -24,25 +20,6 @@ constexpr std::size_t kMostMasters = 64;
 constexpr std::size_t kMostEntries = 100'000;
 constexpr std::string_view kPrefix = "einhorn";
 constexpr std::string_view kSuffix = ".sock";
-
-std::optional<std::string> usable_directory(const char* text) {
-  std::error_code error;
-  std::filesystem::path path = std::filesystem::absolute(text, error);
-  if (error) {
-    return std::nullopt;
-  }
-  path = path.lexically_normal();
-  if (!path.has_filename() && path.has_relative_path()) {
-    path = path.parent_path();
-  }
-  struct stat info = {};
-  if (::stat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode) ||
-      ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) {
-    return std::nullopt;
-  }
-  const bool open_to_all = (info.st_mode & S_IWOTH) != 0 && (info.st_mode & S_ISVTX) == 0;
-  return open_to_all ? std::nullopt : std::optional<std::string>(path.string());
-}
 
 // "einhorn.sock", "einhorn-NAME.sock", and whatever else of that kind `-d` may have made.
 bool is_socket_name(std::string_view file) {
@@ -77,21 +54,6 @@ bool takes_connections(const std::string& path) {
 
 }  // namespace
 
-Result<std::string> temporary_directory(const EnvironmentLookup& environment) {
-  const std::array<const char*, 5> candidates = {environment("TMPDIR"), environment("TMP"),
-                                                 environment("TEMP"), "/tmp", "."};
-  for (const char* candidate : candidates) {
-    if (candidate == nullptr) {
-      continue;
-    }
-    if (std::optional<std::string> directory =
-            usable_directory(*candidate == '\0' ? "." : candidate)) {
-      return *std::move(directory);
-    }
-  }
-  return make_error("find a directory for temporary files", "none is writable");
-}
-
 std::string socket_path_in(const std::string& directory, const std::optional<std::string>& name) {
   std::string path = directory;
   if (!path.ends_with('/')) {
@@ -106,8 +68,8 @@ std::string socket_path_in(const std::string& directory, const std::optional<std
 }
 
 Result<std::string> default_socket_path(const std::optional<std::string>& name,
-                                        const EnvironmentLookup& environment) {
-  Result<std::string> directory = temporary_directory(environment);
+                                        const os::EnvironmentLookup& environment) {
+  Result<std::string> directory = os::temporary_directory(environment);
   if (!directory) {
     return directory;
   }

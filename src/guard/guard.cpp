@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -114,7 +115,9 @@ int Guard::run() {
     return 1;
   }
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-  start_master();
+  if (master_.pid < 0) {
+    start_master();
+  }
   while (!over_) {
     std::int64_t next = 0;
     for (const std::int64_t at : {sweep_at_ns_, restart_at_ns_}) {
@@ -175,7 +178,8 @@ void Guard::start_master() {
   const pid_t pid = vfork();
   if (pid == 0) {
     // Shares our memory until the exec: system calls only.
-    if (dup3(pair[1], plan_.control, 0) >= 0) {
+    const bool in_place = pair[1] == plan_.control;  // dup3 refuses that
+    if ((in_place ? fcntl(pair[1], F_SETFD, 0) : dup3(pair[1], plan_.control, 0)) >= 0) {
       syscall(SYS_execveat, plan_.program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
     }
     _exit(127);
@@ -297,6 +301,9 @@ bool Guard::report_and_reap(pid_t pid) {
 bool Guard::handle_dead(pid_t pid, int code, int status) {
   if (pid == master_.pid) {
     on_control_ready(master_);  // what it said before it died still counts
+    if (pid != master_.pid) {
+      return !over_;  // it was READY, which sweeps: its death has been seen to already
+    }
     siginfo_t info;
     os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); });
     on_master_gone(code, status);
@@ -409,11 +416,62 @@ void Guard::on_hand_off_message(Child& from, std::string_view text, const int* f
       master_.ready = false;
     }
   }
+  if (&from == &master_ && fd_count == 1 && *kept == 0 &&
+      to_int(value_of(text, "X_EINHORN_RENEW"), &number)) {
+    renew(fds[0], number);
+  }
   if (&from == &master_ && frozen_ && value_of(text, "X_EINHORN_FROZEN") == "1" &&
       !send_descriptors(successor_, "X_EINHORN_GO=2")) {
     say("ERROR: can't hand the descriptors to master %d", successor_.pid);
     kill(successor_.pid, SIGKILL);
   }
+}
+
+void Guard::adopt(pid_t master, int control) {
+  fcntl(control, F_SETFD, FD_CLOEXEC);
+  master_ = Child{master, control, true, true, now_ns()};
+  was_ready_ = true;
+  sweep_at_ns_ = now_ns();
+}
+
+// Whether what is kept goes on to the program that we become.
+void Guard::set_inherited(bool inherited) {
+  for (std::size_t i = 0; i < stored_count_; ++i) {
+    fcntl(stored_[i].fd, F_SETFD, inherited ? 0 : FD_CLOEXEC);
+  }
+  fcntl(master_.control, F_SETFD, inherited ? 0 : FD_CLOEXEC);
+}
+
+// Returns only if it could not be done.
+void Guard::renew(int program, int how) {
+  const int state = successor_.pid < 0 ? memfd_create("einhorn-guard", 0) : -1;
+  if (state < 0) {
+    say("ERROR: can't renew the guard: %s",
+        successor_.pid < 0 ? strerrordesc_np(errno) : "a hand-off is under way");
+    return;
+  }
+  std::array<char, kNameBytes + 64> line;
+  const auto put = [&](int length) {
+    return write(state, line.data(), static_cast<std::size_t>(length)) == length;
+  };
+  bool written = put(std::snprintf(line.data(), line.size(), "einhorn-guard 1\nhow %d\nmaster %d %d\n",
+                                   how, master_.pid, master_.control));
+  for (std::size_t i = 0; i < stored_count_; ++i) {
+    written = written && put(std::snprintf(line.data(), line.size(), "fd %d %s\n", stored_[i].fd,
+                                           stored_[i].name.data()));
+  }
+  std::array<char, 16> number;
+  std::snprintf(number.data(), number.size(), "%d", state);
+  char* const before = std::exchange(plan_.arguments[2], number.data());
+  set_inherited(true);
+  if (written) {
+    syscall(SYS_execveat, program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
+  }
+  say("ERROR: can't renew the guard: %s", strerrordesc_np(errno));
+  tell_master("X_EINHORN_THAW=1");
+  set_inherited(false);
+  plan_.arguments[2] = before;
+  close(state);
 }
 
 void Guard::on_ready(Child& from) {

@@ -19,6 +19,8 @@
 //     X_EINHORN_SUCCESSOR=pid               that child is to be the next master; attached: the guard's end of
 //                                           a socket pair whose other end it has
 //     X_EINHORN_FROZEN=1                    all is written down; it does nothing more
+//     X_EINHORN_RENEW=1                     attached: the program to become, in this pid, with everything kept
+//     X_EINHORN_RENEW=2                     the same, to leave the pool to --reexec-as in this pid
 //   successor to guard
 //     X_EINHORN_HELLO=1                     it is up and waits for X_EINHORN_GO
 //   guard to master
@@ -33,6 +35,9 @@
 // Hand-off: SUCCESSOR, HELLO, FREEZE, FROZEN, descriptors and GO, READY, LEAVE. While a master is
 // frozen it is told nothing; if the successor dies before its READY the old one is thawed, if the
 // frozen one dies the successor is ended and a master is started as after any death.
+//
+// Renewal: the guard writes down what it has in a memory file and executes the program it was given,
+// in its own pid; that one reads (guard/renewal.h) and goes on. Master and workers notice nothing.
 //
 // A dead child is reaped only after the message about it was sent, so that its pid can't be used
 // again before the master can know; while there is no master nobody is reaped.
@@ -63,7 +68,9 @@ struct OwnFile {
 struct Plan {
   int program = -1;                // O_PATH descriptor of our own executable
   int control = 199;               // the number at which a master finds its end of the socket pair
-  char* const* arguments = nullptr;    // argv of a master; that number is in its text
+  // argv of a master: PROGRAM --with-state-fd CONTROL -- COMMAND...; also of a renewed guard, with
+  // another number.
+  char** arguments = nullptr;
   char* const* environment = nullptr;  // of a master
   std::array<OwnFile, kMaxSocketFiles> files;
   std::size_t file_count = 0;
@@ -82,6 +89,9 @@ class Guard {
 
   // Keeps a descriptor under a name, before or while running. False: no room, or the name is too long.
   bool store(int fd, std::string_view name);
+
+  // Goes on as the guard of a master that runs already: after this program was renewed.
+  void adopt(pid_t master, int control);
 
   // Blocks the signals it handles, starts the master and stays until the pool is over.
   // Returns the exit status for main.
@@ -111,6 +121,8 @@ class Guard {
   void on_successor_gone();
   void on_master_gone(int code, int status);
   bool tell_master(const char* text);
+  void renew(int program, int how);
+  void set_inherited(bool inherited);
   void forward_signals();
   void sweep();
   bool report_and_reap(pid_t pid);

@@ -13,6 +13,7 @@
 #include "os/listeners.h"
 #include "os/state_files.h"
 #include "os/takeover.h"
+#include "os/temporary_directory.h"
 
 namespace einhorn::master {
 namespace {
@@ -112,6 +113,11 @@ class Booting {
     wire::Settings& s = settings();
     s.start_environment = environment_;
     s.original_command = options_.command;
+    if (s.socket_path_given.empty() || s.pidfile_given.empty() || s.lockfile_given.empty()) {
+      if (Result<std::string> directory = os::temporary_directory(lookup); !directory) {
+        return directory.error();
+      }
+    }
     const auto fill = [&s](std::string& path, const std::string& given, const char* suffix) {
       path = absolute(given.empty() ? default_path(s.name, suffix) : given);
     };
@@ -411,8 +417,8 @@ class Booting {
 }  // namespace
 
 std::string default_path(const std::string& name, const std::string& suffix) {
-  return os::temporary_directory(lookup) + "/einhorn" + (name.empty() ? "" : "-" + name) + "." +
-         suffix;
+  return os::temporary_directory(lookup).value_or("/tmp") + "/einhorn" +
+         (name.empty() ? "" : "-" + name) + "." + suffix;
 }
 
 Result<Boot> boot(Options options, std::vector<std::string> environment,

@@ -26,7 +26,7 @@ struct Boot {
 [[nodiscard]] Result<Boot> boot(Options options, std::vector<std::string> environment,
                                 const std::string& script);
 
-// DIRECTORY/einhorn[-NAME].SUFFIX in the temporary directory.
+// DIRECTORY/einhorn[-NAME].SUFFIX in the temporary directory; in /tmp if there is none.
 [[nodiscard]] std::string default_path(const std::string& name, const std::string& suffix);
 
 }  // namespace einhorn::master

@@ -74,11 +74,11 @@ const std::vector<Commands::Spec>& Commands::table() {
       {"status", "Show the pool to people, on one screen", &Commands::status},
       {"upgrade",
        "Upgrade all Einhorn workers smoothly. This causes Einhorn to reload its own code as well. "
-       "(args: [--no-rollback])",
+       "(args: [--no-rollback] [--to-ruby])",
        &Commands::upgrade},
       {"upgrade_fleet",
        "Upgrade all Einhorn workers a fleet at a time. This causes Einhorn to reload its own code "
-       "as well. (args: [--no-rollback])",
+       "as well. (args: [--no-rollback] [--to-ruby])",
        &Commands::upgrade_fleet},
       {"worker:ack", "", &Commands::worker_ack},
       {"worker:ping", "", &Commands::worker_ping},
@@ -296,13 +296,17 @@ Commands::Answer Commands::upgrade_fleet(Call& call) { return start_upgrade(call
 Commands::Answer Commands::start_upgrade(Call& call, bool smooth) {
   static_cast<void>(check_args(call));
   bool rollback = true;
+  bool to_ruby = false;
   for (const std::string& arg : call.args) {
-    if (arg != "--no-rollback") {
+    if (arg == "--no-rollback") {
+      rollback = false;
+    } else if (arg == "--to-ruby") {
+      to_ruby = true;
+    } else {
       return {"Unknown argument " + wire::Value(arg).inspect() +
-                  "; an upgrade takes only --no-rollback",
+                  "; an upgrade takes only --no-rollback and --to-ruby",
               "could_not_start"};
     }
-    rollback = false;
   }
   if (!target_.pool().ledger().respawn) {
     return {"Not upgrading because Einhorn is going down", "could_not_start"};
@@ -316,7 +320,9 @@ Commands::Answer Commands::start_upgrade(Call& call, bool smooth) {
   } else {
     call.server.reply(call.connection, {first, std::nullopt, false, ""}, call.request.language);
   }
-  if (Status begun = target_.begin_upgrade(smooth, rollback); !begun) {
+  if (Status begun = to_ruby ? target_.begin_leaving_to_ruby(smooth)
+                             : target_.begin_upgrade(smooth, rollback);
+      !begun) {
     call.server.publish("Could not start the upgrade: " + begun.error().message(), true,
                         "could_not_start");
   }

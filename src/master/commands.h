@@ -33,6 +33,8 @@ class CommandTarget {
   [[nodiscard]] virtual std::vector<Pid> worker_pids() const = 0;
   // Records a new version of the program and begins; an error: nothing was begun.
   virtual Status begin_upgrade(bool smooth, bool rollback) = 0;
+  // The same, to a Ruby Einhorn that --reexec-as names.
+  virtual Status begin_leaving_to_ruby(bool smooth) = 0;
   virtual Status begin_reload() = 0;
   virtual void ack(const os::Peer& peer, Pid pid) = 0;
   virtual void ping(const os::Peer& peer, Pid pid, std::string request_id) = 0;

@@ -152,6 +152,10 @@ void GuardLink::signal_done(int signal) { say("X_EINHORN_SIGNALED=" + std::to_st
 
 void GuardLink::ask_for(Pid pid) { say("X_EINHORN_REAP=" + std::to_string(pid)); }
 
+void GuardLink::renew(int program, int how) {
+  say("X_EINHORN_RENEW=" + std::to_string(how), program);
+}
+
 void GuardLink::leave_with(int exit_status) { say("EXIT_STATUS=" + std::to_string(exit_status)); }
 
 }  // namespace einhorn::master

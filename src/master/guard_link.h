@@ -46,6 +46,8 @@ class GuardLink {
   void forget(std::string_view name);
   void signal_done(int signal);
   void ask_for(Pid pid);
+  // The guard becomes that program (how 1) or, through it, --reexec-as (how 2).
+  void renew(int program, int how);
   void leave_with(int exit_status);
   void close();
 

@@ -86,6 +86,37 @@ Status Master::begin_upgrade(bool smooth, bool rollback) {
   return begin_reload();
 }
 
+Status Master::begin_leaving_to_ruby(bool smooth) {
+  if (settings_.reexec_commandline.empty()) {
+    return make_error("--to-ruby", "needs --reexec-as CMDLINE that names the Ruby Einhorn");
+  }
+  if (guard_.socket() < 0 || handoff_.stage != Handoff::Stage::kNone) {
+    return make_error("--to-ruby", guard_.socket() < 0 ? "there is no guard"
+                                                       : "another hand-off is under way");
+  }
+  to_ruby_ = true;
+  return begin_upgrade(smooth, false);
+}
+
+// The check has passed: the guard's process becomes the Ruby master, and this one leaves.
+void Master::become_ruby() {
+  const std::optional<int> program = kernel_.own_program_unless(0);
+  if (!program) {
+    fail_handoff("our own program can't be opened");
+    return;
+  }
+  handoff_.stage = Handoff::Stage::kFrozen;
+  handoff_.deadline = now_ + kFrozenPatience;
+  if (Status written = write_all_down(); !written) {
+    kernel_.close(*program);
+    unfreeze();
+    return;
+  }
+  guard_.renew(*program, 2);
+  guard_.flush();
+  kernel_.close(*program);
+}
+
 Status Master::begin_reload() {
   if (guard_.socket() < 0) {
     return make_error("there is no guard", "start einhorn again to get one");
@@ -159,7 +190,7 @@ bool Master::on_handoff_child(Pid pid, os::Ended how) {
     kernel_.close(handoff_.pidfd);
     handoff_.pidfd = -1;
     if (how.code == kExited && how.status == 0) {
-      boot_successor();
+      to_ruby_ ? become_ruby() : boot_successor();
     } else {
       fail_handoff("the check (--upgrade-check) " +
                    std::string(how.code == kExited ? "exited with status " : "was killed by signal ") +
@@ -199,6 +230,7 @@ void Master::fail_handoff(const std::string& reason) {
     kernel_.close(handoff_.control);
   }
   handoff_ = {};
+  to_ruby_ = false;
   const bool upgrade = std::exchange(settings_.pending_upgrades, 0) > 0;
   settings_dirty_ = true;
   log_->error("reload_failed",
@@ -217,6 +249,15 @@ void Master::freeze() {
   }
   handoff_.stage = Handoff::Stage::kFrozen;
   handoff_.deadline = now_ + kFrozenPatience;
+  if (!write_all_down()) {
+    kernel_.signal(handoff_.pidfd, handoff_.pid, SIGKILL, false);
+    return;  // its end thaws us
+  }
+  guard_.frozen();
+}
+
+// The snapshot with every client in it; the guard gets what it has to keep.
+Status Master::write_all_down() {
   wire::Snapshot all = snapshot();
   for (const auto& [id, connection] : server_->connections()) {
     if (connection.fd >= 0 && !connection.closing) {
@@ -226,15 +267,17 @@ void Master::freeze() {
       }
     }
   }
-  if (Status written = journal_->rewrite(all); !written) {
+  Status written = journal_->rewrite(all);
+  if (!written) {
     log_->error("snapshot_failed", "Can't write the snapshot: " + written.error().message());
-    kernel_.signal(handoff_.pidfd, handoff_.pid, SIGKILL, false);
-    return;  // its end thaws us
   }
-  guard_.frozen();
+  return written;
 }
 
 void Master::unfreeze() {
+  if (handoff_.stage == Handoff::Stage::kNone) {
+    return;
+  }
   for (const auto& [id, connection] : server_->connections()) {
     if (connection.fd >= 0 && !connection.kept) {
       guard_.forget("conn:" + std::to_string(id));

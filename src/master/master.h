@@ -102,6 +102,8 @@ class Master final : public CommandTarget {
   Result<os::SpawnSpec> successor_spec(const std::vector<std::string>& flags);
   Result<os::Spawned> spawn_beside(const os::SpawnSpec& spec);
   void boot_successor();
+  void become_ruby();
+  Status write_all_down();
   bool on_handoff_child(Pid pid, os::Ended how);
   void on_handoff_deadline();
   void fail_handoff(const std::string& reason);
@@ -135,6 +137,7 @@ class Master final : public CommandTarget {
   std::vector<Pid> signal_all(int signal) override;
   [[nodiscard]] std::vector<Pid> worker_pids() const override;
   Status begin_upgrade(bool smooth, bool rollback) override;
+  Status begin_leaving_to_ruby(bool smooth) override;
   Status begin_reload() override;
   void ack(const os::Peer& peer, Pid pid) override;
   void ping(const os::Peer& peer, Pid pid, std::string request_id) override;
@@ -167,6 +170,7 @@ class Master final : public CommandTarget {
   std::optional<int> exit_code_;
   bool left_ = false;  // another master acts
   Handoff handoff_;
+  bool to_ruby_ = false;  // the hand-off under way is one to a Ruby master
   std::vector<std::string> environment_;  // of this process
   bool successor_of_master_ = false;
   int successor_ = -1;  // while frozen: the socket to who is taking over

@@ -31,7 +31,8 @@ Master::Master(os::Kernel& kernel, int control)
 }
 
 Master::~Master() {
-  for (const int fd : {descriptors_.command, descriptors_.notify, descriptors_.snapshot}) {
+  for (const int fd : {descriptors_.command, descriptors_.notify, descriptors_.snapshot,
+                       handoff_.pidfd, handoff_.control}) {
     if (fd >= 0) {
       kernel_.close(fd);
     }
@@ -299,6 +300,16 @@ void Master::resume() {
     log_->error("notify_socket_failed", watched.error().message());
   }
   guard_.ready();
+  if (successor_of_master_) {
+    if (const auto program = kernel_.own_program_unless(public_pid_)) {
+      log_->info("renewing_guard", "Einhorn's program has changed; the guard is replaced in its place");
+      guard_.renew(*program, 1);
+      guard_.flush();
+      if (!guard_.blocked()) {
+        kernel_.close(*program);
+      }
+    }
+  }
   if (!settings_.started) {
     settings_.started = true;
     events_.push_front(pool::event::Started{});

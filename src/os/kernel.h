@@ -160,6 +160,9 @@ class Kernel {
   // How a child of our own ended, once it is dead; reaps it. None: not dead, or not our child.
   virtual std::optional<Ended> reap(Pid pid) = 0;
   virtual Pid parent_of(Pid pid) = 0;  // 0: no such process
+  // Our own executable, as a descriptor to execute it by; none if `pid` runs the same one (pid 0: in any
+  // case). The caller's to close.
+  virtual std::optional<int> own_program_unless(Pid pid) = 0;
   virtual Pid own_pid() = 0;
   virtual Pid own_parent() = 0;
   virtual std::uint32_t own_uid() = 0;

@@ -41,13 +41,13 @@ void remove_file(const std::string& path);
 // Descriptors from 3 on that were inherited and would be by a program that we exec.
 [[nodiscard]] std::vector<std::int32_t> inherited_descriptors();
 
+// Reads and closes it. Errors: more than limits::kMaxSnapshotBytes.
+[[nodiscard]] Result<std::string> read_to_end(int fd);
+
 // 0, 1 and 2 are open afterwards.
 void open_standard_descriptors();
 
 // How many CPUs this process may run on; at least 1.
 [[nodiscard]] std::uint32_t cpu_count();
-
-// As Ruby's Dir.tmpdir: TMPDIR, TMP, TEMP, if it is a directory that can be written to; else /tmp.
-[[nodiscard]] std::string temporary_directory(const char* (*lookup)(const char*));
 
 }  // namespace einhorn::os

@@ -12,12 +12,13 @@
 #include <string>
 #include <vector>
 
-#include "guard/guard.h"
 #include "master/boot.h"
+#include "master/from_ruby.h"
 #include "master/master.h"
 #include "master/options.h"
 #include "os/linux/linux_kernel.h"
 #include "os/state_files.h"
+#include "programs/guard_process.h"
 #include "programs/title.h"
 
 namespace {
@@ -43,89 +44,9 @@ void block_signals() {
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
 }
 
-void copy_path(std::span<char> into, const std::string& path) {
-  if (path.size() < into.size()) {
-    std::memcpy(into.data(), path.data(), path.size() + 1);
-  }
-}
-
-// The words that a master of this guard is started with.
-std::vector<std::string> master_arguments(const einhorn::wire::Settings& settings, int control) {
-  std::vector<std::string> arguments = {settings.script, "--with-state-fd",
-                                        std::to_string(control), "--"};
-  arguments.insert(arguments.end(), settings.original_command.begin(),
-                   settings.original_command.end());
-  return arguments;
-}
-
-std::vector<char*> pointers(std::vector<std::string>& texts) {
-  std::vector<char*> pointers;
-  for (std::string& text : texts) {
-    pointers.push_back(text.data());
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
-int run_guard(Options options, std::vector<std::string> environment, const std::string& script,
-              einhorn::Title& title) {
-  // Signals wait until the guard handles them: nothing half done is left behind.
-  block_signals();
-  const std::string command_name = options.settings.name;
-  std::string shown;
-  for (const std::string& word : options.command) {
-    shown += (shown.empty() ? "" : " ") + word;
-  }
-  Result<einhorn::master::Boot> boot =
-      einhorn::master::boot(std::move(options), std::move(environment), script);
-  if (!boot) {
-    return complain(boot.error());
-  }
-  const einhorn::wire::Settings& settings = boot->settings;
-  auto plan = std::make_unique<einhorn::guard::Plan>();
-  plan->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
-  if (plan->program < 0) {
-    return complain(Error{errno, "open /proc/self/exe", ""});
-  }
-  plan->control = settings.control;
-  std::vector<std::string> arguments = master_arguments(settings, plan->control);
-  std::vector<std::string> master_environment = settings.start_environment;
-  std::vector<char*> argv = pointers(arguments);
-  std::vector<char*> envp = pointers(master_environment);
-  plan->arguments = argv.data();
-  plan->environment = envp.data();
-  copy_path(plan->pidfile, settings.pidfile);
-  if (const char* manager = std::getenv("NOTIFY_SOCKET")) {
-    copy_path(plan->notify_socket, manager);
-  }
-  for (const einhorn::wire::OwnFile& file : settings.files) {
-    if (plan->file_count < plan->files.size()) {
-      einhorn::guard::OwnFile& kept = plan->files[plan->file_count++];
-      copy_path(kept.path, file.path);
-      kept.device = file.device;
-      kept.inode = file.inode;
-    }
-  }
-  plan->predecessor = boot->predecessor.release();
-  auto guard = std::make_unique<einhorn::guard::Guard>(*plan);
-  for (auto& [name, fd] : boot->descriptors) {
-    guard->store(fd.release(), name);
-  }
-  title.set("einhorn: " + (command_name.empty() ? shown : command_name));
-  return guard->run();
-}
-
 int run_master(int control, std::vector<std::string> environment, einhorn::Title& title) {
-  struct stat status {};
-  if (fstat(control, &status) != 0 || !S_ISSOCK(status.st_mode)) {
-    return complain(einhorn::make_error(
-        "--with-state-fd " + std::to_string(control),
-        "there is no guard at that descriptor; this option is for Einhorn's own use"));
-  }
   fcntl(control, F_SETFD, FD_CLOEXEC);
   prctl(PR_SET_NAME, "einhorn");
-  // Whatever it is sent directly: the guard is the process to talk to.
-  block_signals();
   Result<std::unique_ptr<einhorn::os::LinuxKernel>> kernel = einhorn::os::LinuxKernel::create();
   if (!kernel) {
     return complain(kernel.error());
@@ -142,9 +63,49 @@ int run_master(int control, std::vector<std::string> environment, einhorn::Title
   return 0;
 }
 
+int run_new_pool(Options options, std::vector<std::string> environment, const std::string& script,
+                 einhorn::Title& title) {
+  Result<einhorn::master::Boot> boot =
+      einhorn::master::boot(std::move(options), std::move(environment), script);
+  if (!boot) {
+    return complain(boot.error());
+  }
+  return einhorn::run_guard(std::move(*boot), nullptr, title);
+}
+
+// --with-state-fd: what is behind the descriptor says who we are. A socket: a guard has started us as its
+// master. A file that a guard wrote: we are that guard, renewed. Anything else: a Ruby master has
+// executed us in its place.
+int run_with_state(int fd, std::vector<std::string> environment, const std::string& script,
+                   einhorn::Title& title) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0) {
+    return complain(Error{errno, "--with-state-fd " + std::to_string(fd),
+                          "this option is for Einhorn's own use"});
+  }
+  if (S_ISSOCK(status.st_mode)) {
+    return run_master(fd, std::move(environment), title);
+  }
+  Result<std::string> text = einhorn::os::read_to_end(fd);
+  if (!text) {
+    return complain(text.error());
+  }
+  if (text->starts_with("einhorn-guard ")) {
+    einhorn::Renewal renewal;
+    Result<einhorn::master::Boot> boot = einhorn::read_renewal(*text, renewal);
+    return boot ? einhorn::run_guard(std::move(*boot), &renewal, title) : complain(boot.error());
+  }
+  Result<einhorn::master::Boot> boot =
+      einhorn::master::boot_from_ruby(*text, std::move(environment), script);
+  return boot ? einhorn::run_guard(std::move(*boot), nullptr, title) : complain(boot.error());
+}
+
 }  // namespace
 
 int main(int argc, char** argv, char** envp) {
+  // First of all, so that nothing half done is left behind by a signal: the guard takes them in, and
+  // the master is not the process to talk to.
+  block_signals();
   einhorn::os::open_standard_descriptors();
   signal(SIGPIPE, SIG_IGN);  // nobody who stops reading our log stops us
   signal(SIGCHLD, SIG_DFL);  // inherited as ignored it would lose how children end
@@ -171,9 +132,9 @@ int main(int argc, char** argv, char** envp) {
     case Options::Mode::kUpgradeCheck:
       return 0;
     case Options::Mode::kMaster:
-      return run_master(options->state_fd, std::move(environment), title);
+      return run_with_state(options->state_fd, std::move(environment), arguments.at(0), title);
     case Options::Mode::kRun:
-      return run_guard(std::move(*options), std::move(environment), arguments.at(0), title);
+      return run_new_pool(std::move(*options), std::move(environment), arguments.at(0), title);
   }
   return 1;
 }

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "os/linux/retry.h"
 #include "os/unique_fd.h"
 #include "shell/history_file.h"
 
@@ -176,11 +177,10 @@ bool LineEditor::Editor::wait_for_byte() {
   while (signal_ == 0) {
     std::array<pollfd, 2> entries = {pollfd{STDIN_FILENO, POLLIN, 0},
                                      pollfd{signals_.get(), POLLIN, 0}};
-    if (::poll(entries.data(), entries.size(), -1) < 0) {
-      if (errno != EINTR) {
-        return false;
-      }
-    } else if (entries[1].revents != 0) {
+    if (os::retry([&] { return ::poll(entries.data(), entries.size(), -1); }) < 0) {
+      return false;
+    }
+    if (entries[1].revents != 0) {
       take_signal();
     } else if (entries[0].revents != 0) {
       return true;
@@ -194,12 +194,12 @@ int LineEditor::Editor::read_character(wchar_t* character) {
   std::mbstate_t state = {};
   while (wait_for_byte()) {
     char byte = 0;
-    const ssize_t got = ::read(STDIN_FILENO, &byte, 1);
+    const ssize_t got = os::retry([&] { return ::read(STDIN_FILENO, &byte, 1); });
     if (got == 0) {
       return 0;
     }
     if (got < 0) {
-      if (errno == EINTR || errno == EAGAIN) {
+      if (errno == EAGAIN) {
         continue;
       }
       return -1;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "os/linux/retry.h"
 
 namespace einhorn::shell {
 
@@ -28,12 +29,12 @@ Result<std::optional<std::string>> LineReader::next() {
           "read standard input",
           "a line is longer than " + std::to_string(limits::kMaxLineBytes) + " bytes");
     }
-    const ssize_t got = ::read(fd_, chunk.data(), chunk.size());
+    const ssize_t got = os::retry([&] { return ::read(fd_, chunk.data(), chunk.size()); });
     if (got > 0) {
       buffer_.append(chunk.data(), static_cast<std::size_t>(got));
     } else if (got == 0) {
       at_end_ = true;
-    } else if (errno != EINTR) {
+    } else {
       return Error{errno, "read standard input", ""};
     }
   }

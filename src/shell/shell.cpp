@@ -116,7 +116,7 @@ Status Shell::connect_or_explain() {
   Status status = session_.connect();
   if (!status) {
     std::optional<std::string> directory;
-    if (Result<std::string> found = client::temporary_directory(invocation_.environment)) {
+    if (Result<std::string> found = os::temporary_directory(invocation_.environment)) {
       directory = *found;
     }
     const std::string& path = session_.socket_path();

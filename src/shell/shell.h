@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "client/socket_paths.h"
+#include "os/temporary_directory.h"
 #include "shell/output.h"
 
 namespace einhorn::shell {
@@ -12,7 +12,7 @@ namespace einhorn::shell {
 // What the world hands in. Standard input, output and error are descriptors 0, 1 and 2.
 struct Invocation {
   std::vector<std::string> arguments;  // without the program's name
-  client::EnvironmentLookup environment;
+  os::EnvironmentLookup environment;
 };
 
 // Runs commands from -e, from standard input, or from people. Returns the exit status: 0 if every

@@ -15,6 +15,7 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
+constexpr Duration kLived = milliseconds{200};
 constexpr int kQuickRestarts = 10;
 constexpr int kMaxStartFailures = 10;
 constexpr std::size_t kMaxDescriptorsPerMessage = 64;
@@ -112,9 +113,9 @@ void GuardModel::step() {
   on_control_ready(successor_);
   if (const auto dead = std::exchange(pending_death_, std::nullopt)) {
     report_and_reap(*dead);
+    report_and_reap(master_.pid);
     if (!sweep_at_) {
-      sweep_at_ = world_.now() + seconds{1};
-      world_.at(*sweep_at_, [this] { plan_step(Duration::zero()); });
+      plan_sweep(seconds{1});
     }
   }
   if (over_) {
@@ -130,6 +131,11 @@ void GuardModel::step() {
     sweep_at_.reset();
     sweep();
   }
+}
+
+void GuardModel::plan_sweep(Duration delay) {
+  sweep_at_ = world_.now() + delay;
+  world_.at(*sweep_at_, [this] { plan_step(Duration::zero()); });
 }
 
 void GuardModel::start_master() {
@@ -170,6 +176,7 @@ void GuardModel::on_control_ready(Child& child) {
     }
     if (kind == Kind::kClosed) {
       close_control(child);
+      plan_sweep(milliseconds{10});  // its death may be one SIGCHLD with another's
       return;
     }
     on_message(child, std::move(packet));
@@ -205,6 +212,9 @@ void GuardModel::on_message(Child& from, Packet packet) {
   }
   if (const auto number = number_of(text, "EXIT_STATUS")) {
     word_ = *number;
+  }
+  if (const auto number = number_of(text, "X_EINHORN_SIGNALED")) {
+    told_signals_.erase(*number);
   }
   if (const auto number = number_of(text, "X_EINHORN_REAP")) {
     report_and_reap(*number);
@@ -261,6 +271,9 @@ bool GuardModel::report_and_reap(Pid pid) {
 bool GuardModel::handle_dead(const ProcessPtr& child) {
   if (child->pid == master_.pid) {
     on_control_ready(master_);
+    if (child->pid != master_.pid || child->reaped) {
+      return !over_;
+    }
     world_.reap(child);
     on_master_gone();
     return !over_;
@@ -287,6 +300,8 @@ bool GuardModel::handle_dead(const ProcessPtr& child) {
 }
 
 void GuardModel::sweep() {
+  report_and_reap(successor_.pid);
+  report_and_reap(master_.pid);
   for (;;) {
     ProcessPtr dead;
     for (const auto& [pid, process] : world_.processes()) {
@@ -308,14 +323,17 @@ void GuardModel::forward_signals() {
     if (pending_signals_.contains(number) && master_.ready &&
         send(master_, "X_EINHORN_SIGNAL=" + std::to_string(number))) {
       pending_signals_.erase(number);
+      told_signals_.insert(number);
     }
   }
 }
 
 void GuardModel::on_master_gone() {
   const bool was_ready = master_.was_ready;
-  const bool lived = was_ready && world_.now() - master_.started_at > seconds{1};
+  const bool lived = was_ready && world_.now() - master_.started_at > kLived;
   close_control(master_);
+  pending_signals_.merge(told_signals_);
+  told_signals_.clear();
   const Pid pid = std::exchange(master_.pid, -1);
   frozen_ = false;
   if (successor_.pid > 0) {
@@ -344,8 +362,8 @@ void GuardModel::on_master_gone() {
     return;
   }
   const int exponent = std::min(failures_ - free_tries, 12);
-  const Duration delay = std::min<Duration>(milliseconds{10} * (1 << exponent),
-                                            limits::kMasterRestartDelayMost);
+  const Duration most = was_ready ? Duration{seconds{1}} : limits::kMasterRestartDelayMost;
+  const Duration delay = std::min<Duration>(milliseconds{10} * (1 << exponent), most);
   restart_at_ = world_.now() + delay;
   world_.at(*restart_at_, [this] { plan_step(Duration::zero()); });
 }

@@ -45,6 +45,8 @@ class GuardModel {
   // Who acts now, as far as the guard knows; 0: nobody.
   [[nodiscard]] Pid master() const { return master_.pid; }
   [[nodiscard]] bool has_acting_master() const { return master_.pid > 0 && master_.ready; }
+  // The master has said something that the guard has not heard yet.
+  [[nodiscard]] bool has_mail() const { return master_.control && master_.control->readable(); }
   [[nodiscard]] bool handing_off() const { return successor_.pid > 0; }
   void clear();  // lets go of everything, as the end of its process does
 
@@ -69,6 +71,7 @@ class GuardModel {
   bool handle_dead(const ProcessPtr& child);
   void forward_signals();
   void sweep();
+  void plan_sweep(Duration delay);
   bool tell_master(const std::string& text);
   void close_control(Child& child);
   void plan_step(Duration delay);
@@ -81,6 +84,7 @@ class GuardModel {
   Child successor_;
   bool frozen_ = false;
   std::set<int> pending_signals_;
+  std::set<int> told_signals_;  // not confirmed yet
   std::optional<Pid> pending_death_;  // SIGCHLD, one for several
   bool unreported_ = false;
   std::optional<Instant> sweep_at_;

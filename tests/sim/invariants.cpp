@@ -23,7 +23,7 @@ bool Invariants::stable(const pool::Pool& pool) {
          pool.alive() == pool.config().number && pool.modern_ready() == pool.config().number;
 }
 
-std::optional<wire::Snapshot> Invariants::read_snapshot() {
+wire::Snapshot Invariants::read_snapshot() {
   const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
   world_.expect(memory != nullptr, "ownership", "the guard has no snapshot");
   Result<wire::Snapshot> read = wire::decode_snapshot(memory->content());
@@ -95,35 +95,30 @@ void Invariants::on_signal(const ProcessPtr& to, int signal, bool by_pidfd,
 }
 
 void Invariants::on_answer(std::string_view bytes, const pool::Pool* pool) {
-  if (pool == nullptr || lossy_ || world_.snapshot_full ||
+  if (pool == nullptr || world_.snapshot_lossy || guard_.has_mail() ||
       (bytes.find("Altering worker count") == std::string_view::npos &&
        bytes.find("crementing number of workers") == std::string_view::npos) ||
       bytes.find("unning kill") != std::string_view::npos) {
     return;
   }
-  const auto snapshot = read_snapshot();
-  world_.expect(snapshot->config.number == pool->config().number, "persisted",
+  world_.expect(read_snapshot().config.number == pool->config().number, "persisted",
                 "a change was confirmed before it was written down");
 }
 
-void Invariants::before_master(const std::vector<ProcessPtr>& living) {
-  handed_on_ = read_snapshot();
-  if (!lossy_) {
-    return;
-  }
-  for (const ProcessPtr& process : living) {
-    process->known = handed_on_->workers.contains(process->worker.epoch);
+void Invariants::before_create(const std::vector<ProcessPtr>& living) {
+  if (world_.snapshot_lossy) {
+    const wire::Snapshot snapshot = read_snapshot();
+    for (const ProcessPtr& process : living) {
+      process->known = snapshot.workers.contains(process->worker.epoch);
+    }
   }
 }
 
+// What it began with is still in the guard's store: it has written a snapshot of its own since, but the
+// guard has had no time yet to take it.
 void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPtr>& living) {
   const pool::Pool& pool = *master.pool();
-  if (!handed_on_) {
-    return;
-  }
-  const wire::Snapshot before = std::move(*handed_on_);
-  handed_on_.reset();
-  const bool lossy = std::exchange(lossy_, world_.snapshot_full);
+  const wire::Snapshot before = read_snapshot();
   world_.expect(pool.ledger().next_epoch >= before.ledger.next_epoch &&
                     pool.ledger().newest >= before.ledger.newest,
                 "handoff", "the new master counts again what was counted");
@@ -132,7 +127,7 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
   for (const ProcessPtr& process : living) {
     const auto record = before.workers.find(process->worker.epoch);
     if (record == before.workers.end()) {
-      world_.expect(lossy || !process->known || process->born_at >= master.process()->born_at,
+      world_.expect(!process->known || process->born_at >= master.process()->born_at,
                     "handoff", text(process->worker) + " was not written down");
       continue;
     }
@@ -167,10 +162,10 @@ void Invariants::check_known(const pool::Pool& pool, const std::vector<ProcessPt
 }
 
 void Invariants::check_persisted(const pool::Pool& pool) {
-  if (lossy_ || world_.snapshot_full) {
+  if (world_.snapshot_lossy || guard_.has_mail()) {
     return;
   }
-  const wire::Snapshot read = *read_snapshot();
+  const wire::Snapshot read = read_snapshot();
   const pool::Ledger& now = pool.ledger();
   const pool::Ledger& written = read.ledger;
   world_.expect(read.damage.empty(), "persisted",

@@ -15,7 +15,6 @@
 #pragma once
 
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -38,28 +37,23 @@ class Invariants {
   void on_signal(const ProcessPtr& to, int signal, bool by_pidfd, const pool::Pool* pool);
   // An answer goes out.
   void on_answer(std::string_view bytes, const pool::Pool* pool);
-  // A master was killed or replaced: what the next one will read.
-  void before_master(const std::vector<ProcessPtr>& living);
+  // A master is about to read the snapshot.
+  void before_create(const std::vector<ProcessPtr>& living);
   void after_create(MasterProcess& master, const std::vector<ProcessPtr>& living);
   // A turn is over.
   void after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living, bool acting);
-  // Something could not be written down: the next master need not know everything.
-  void on_snapshot_lost() { lossy_ = true; }
-
   [[nodiscard]] static bool stable(const pool::Pool& pool);
 
  private:
   void check_known(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
   void check_persisted(const pool::Pool& pool);
   void check_descriptors(MasterProcess& master, const pool::Pool& pool);
-  [[nodiscard]] std::optional<wire::Snapshot> read_snapshot();
+  [[nodiscard]] wire::Snapshot read_snapshot();
 
   World& world_;
   GuardModel& guard_;
   std::set<std::uint64_t> epochs_;
   std::set<std::uint64_t> stopped_;  // epochs whose stop signal was looked at
-  std::optional<wire::Snapshot> handed_on_;
-  bool lossy_ = false;
   std::uint64_t turns_ = 0;
 };
 

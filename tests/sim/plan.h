@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/ids.h"
 #include "pool/config.h"
 #include "sim/random.h"
 

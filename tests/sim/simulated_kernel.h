@@ -107,6 +107,8 @@ class SimulatedKernel final : public os::Kernel {
   Pid own_parent() override { return self_->parent; }
   std::uint32_t own_uid() override { return 0; }
   std::optional<os::MemoryUse> memory_of(Pid pid) override;
+  // Its guard always runs the same program.
+  std::optional<int> own_program_unless(Pid pid) override;
   void set_nice(int level) override { static_cast<void>(level); }
   void remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) override;
   Result<std::string> current_directory() override { return std::string("/"); }

@@ -35,6 +35,19 @@ void World::fail(std::string invariant, std::string what) {
   throw Violation{std::move(invariant), std::move(what)};
 }
 
+void World::report(std::string_view invariant, const std::string& what) {
+  note("VIOLATION", std::string(invariant) + ": " + what);
+  if (!reported_) {
+    reported_ = Violation{std::string(invariant), what};
+  }
+}
+
+void World::fail_if_reported() {
+  if (reported_) {
+    throw Violation(*reported_);
+  }
+}
+
 ProcessPtr World::start_process(ProcessKind kind, Pid parent) {
   do {
     last_given_ = last_given_ >= plan.last_pid ? 100 : last_given_ + 1;

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <queue>
 #include <string>
 #include <string_view>
@@ -51,6 +52,10 @@ class World {
     }
   }
 
+  // The same from where nothing may be thrown: the life ends at its next step.
+  void report(std::string_view invariant, const std::string& what);
+  void fail_if_reported();
+
   ProcessPtr start_process(ProcessKind kind, Pid parent);
   // Null: there is none (any more).
   [[nodiscard]] ProcessPtr find(Pid pid) const;
@@ -72,6 +77,7 @@ class World {
   WallOffset wall{1'790'000'000'000'000'000};
   bool faults = true;  // false: nothing bad happens any more
   bool snapshot_full = false;
+  bool snapshot_lossy = false;  // something could not be written down, and nothing has made up for it
   bool no_descriptors = false;
   bool no_processes = false;
   bool over = false;  // the guard has left
@@ -91,6 +97,7 @@ class World {
   std::priority_queue<Event> events_;
   std::map<Pid, ProcessPtr> processes_;
   Pid last_given_ = 99;
+  std::optional<Violation> reported_;
 };
 
 }  // namespace einhorn::sim

@@ -111,6 +111,22 @@ Pid LinuxKernel::parent_of(Pid pid) {
   return static_cast<Pid>(number_at(std::string_view(stat).substr(end + 2), 1));
 }
 
+std::optional<int> LinuxKernel::own_program_unless(Pid pid) {
+  struct stat ours {};
+  struct stat theirs {};
+  std::array<char, 32> path{};
+  std::snprintf(path.data(), path.size(), "/proc/%d/exe", pid);
+  if (stat("/proc/self/exe", &ours) != 0) {
+    return std::nullopt;
+  }
+  if (pid != 0 && (stat(path.data(), &theirs) != 0 ||
+                   (ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino))) {
+    return std::nullopt;
+  }
+  const int program = ::open("/proc/self/exe", O_PATH | O_CLOEXEC);
+  return program >= 0 ? std::optional<int>(program) : std::nullopt;
+}
+
 Pid LinuxKernel::own_pid() { return getpid(); }
 
 Pid LinuxKernel::own_parent() { return getppid(); }

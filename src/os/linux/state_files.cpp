@@ -18,6 +18,7 @@
 #include <cstring>
 #include <optional>
 
+#include "base/limits.h"
 #include "os/linux/retry.h"
 
 namespace einhorn::os {
@@ -253,6 +254,26 @@ std::vector<std::int32_t> inherited_descriptors() {
   return found;
 }
 
+Result<std::string> read_to_end(int fd) {
+  const UniqueFd file(fd);
+  lseek(fd, 0, SEEK_SET);  // a memory file was left at its end; a pipe can't seek and need not
+  std::string text;
+  std::array<char, 64 * 1024> buffer;
+  for (;;) {
+    const ssize_t count = retry([&] { return ::read(fd, buffer.data(), buffer.size()); });
+    if (count < 0) {
+      return Error{errno, "read descriptor " + std::to_string(fd), ""};
+    }
+    if (count == 0) {
+      return text;
+    }
+    text.append(buffer.data(), static_cast<std::size_t>(count));
+    if (text.size() > limits::kMaxSnapshotBytes) {
+      return Error{EFBIG, "read descriptor " + std::to_string(fd), ""};
+    }
+  }
+}
+
 void open_standard_descriptors() {
   for (int fd = 0; fd <= 2; ++fd) {
     if (fcntl(fd, F_GETFD) < 0) {
@@ -269,18 +290,6 @@ std::uint32_t cpu_count() {
     return static_cast<std::uint32_t>(CPU_COUNT(&set));
   }
   return 1;
-}
-
-std::string temporary_directory(const char* (*lookup)(const char*)) {
-  for (const char* name : {"TMPDIR", "TMP", "TEMP"}) {
-    const char* value = lookup(name);
-    struct stat status {};
-    if (value != nullptr && value[0] != '\0' && stat(value, &status) == 0 &&
-        S_ISDIR(status.st_mode) && access(value, W_OK) == 0) {
-      return value;
-    }
-  }
-  return "/tmp";
 }
 
 }  // namespace einhorn::os

@@ -1,0 +1,203 @@
+// What happens to a simulated pool from outside, and the end of it.
+#include <csignal>
+
+#include "sim/simulation.h"
+
+namespace einhorn::sim {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+constexpr Duration kSettleWithin = minutes{40};
+constexpr Duration kStopWithin = minutes{10};
+
+}  // namespace
+
+void Simulation::plan_blow() {
+  if (world_.plan.blows.empty()) {
+    return;
+  }
+  const Duration pause = world_.random.skewed(Duration::zero(), 4 * world_.plan.pause);
+  world_.after(pause, [this] {
+    if (world_.faults) {
+      blow(world_.random.pick(world_.plan.blows));
+      plan_blow();
+    }
+  });
+}
+
+void Simulation::blow(Blow kind) {
+  Random& random = world_.random;
+  const auto for_a_while = [this, &random](bool& what) {
+    what = true;
+    world_.after(random.skewed(milliseconds{1}, seconds{8}), [&what] { what = false; });
+  };
+  switch (kind) {
+    case Blow::kRequest:
+    case Blow::kBadRequest:
+    case Blow::kVanish:
+    case Blow::kStall:
+    case Blow::kFlood:
+    case Blow::kUpgrade:
+      blow_at_requests(kind);
+      return;
+    case Blow::kSignal:
+      guard_.on_signal(random.pick<int>({SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1, SIGALRM}));
+      return;
+    case Blow::kKillWorker: {
+      const std::vector<ProcessPtr> living = workers_.living();
+      if (!living.empty()) {
+        const ProcessPtr worker = random.pick(living);
+        world_.note("fault", "kill -9 of worker " + std::to_string(worker->pid));
+        world_.end(worker, {2, SIGKILL});
+      }
+      return;
+    }
+    case Blow::kKillMaster:
+      if (MasterProcess* master = any_master(); master != nullptr && !master->running()) {
+        world_.note("fault", "kill -9 of master " + std::to_string(master->process()->pid));
+        kill(*master);
+      }
+      return;
+    case Blow::kStrikeMaster:
+      if (MasterProcess* master = any_master()) {
+        master->kernel().strike_in(1 + random.below(1U << random.below(10)));
+      }
+      return;
+    case Blow::kClockJump:
+      world_.wall.nanoseconds += random.between(-5'000'000'000'000, 5'000'000'000'000);
+      return;
+    case Blow::kSnapshotFull:
+      for_a_while(world_.snapshot_full);
+      return;
+    case Blow::kNoDescriptors:
+      for_a_while(world_.no_descriptors);
+      return;
+    case Blow::kNoProcesses:
+      for_a_while(world_.no_processes);
+      return;
+    case Blow::kPing: {
+      const std::vector<ProcessPtr> living = workers_.living();
+      if (!living.empty()) {
+        workers_.ping(random.pick(living));
+      }
+      return;
+    }
+  }
+}
+
+void Simulation::blow_at_requests(Blow kind) {
+  Random& random = world_.random;
+  switch (kind) {
+    case Blow::kRequest:
+      clients_.random_requests(1 + random.below(3), Duration::zero());
+      return;
+    case Blow::kBadRequest:
+      clients_.garbage();
+      return;
+    case Blow::kVanish:
+      clients_.vanish();
+      return;
+    case Blow::kStall:
+      clients_.random_requests(1 + random.below(20), random.duration(seconds{1}, seconds{60}));
+      return;
+    case Blow::kFlood:
+      clients_.random_requests(100 + random.below(100), Duration::zero());
+      return;
+    case Blow::kUpgrade:
+      clients_.upgrade();
+      return;
+    default:
+      return;
+  }
+}
+
+// Nothing bad happens any more.
+void Simulation::calm() {
+  world_.note("simulation", "calm");
+  world_.faults = false;
+  world_.snapshot_full = false;
+  world_.no_descriptors = false;
+  world_.no_processes = false;
+  for (const auto& master : masters_) {
+    master->kernel().strike_in(0);
+  }
+  workers_.calm();
+  // A pool that has given up goes on when it is told how many workers there shall be.
+  const std::uint32_t number = world_.plan.config.number;
+  clients_.request("set_workers", "\"" + std::to_string(number + 1) + "\"");
+  world_.after(seconds{1}, [this, number] {
+    clients_.request("set_workers", "\"" + std::to_string(number) + "\"");
+  });
+}
+
+// The target state has to come within a bound.
+void Simulation::settle() {
+  const Instant until = world_.now() + kSettleWithin;
+  const auto settled = [this] {
+    MasterProcess* master = acting();
+    return master != nullptr && guard_.has_acting_master() && !guard_.handing_off() &&
+           !guard_.has_mail() && Invariants::stable(*master->pool()) && clients_.unanswered().empty();
+  };
+  while (!world_.over && world_.now() < until) {
+    run_until(world_.now() + seconds{5});
+    if (!world_.over && settled()) {
+      break;
+    }
+  }
+  if (world_.over) {
+    world_.expect(world_.plan.config.give_up > 0 && guard_.word() == 1, "settles",
+                  "the pool left by itself with " + std::to_string(guard_.word()));
+    return;
+  }
+  const std::string waiting = clients_.unanswered();
+  world_.expect(waiting.empty(), "answered-once", waiting);
+  MasterProcess* master = acting();
+  world_.expect(master != nullptr && master->pool() != nullptr, "settles", "there is no master");
+  const pool::Pool& pool = *master->pool();
+  world_.expect(settled(), "settles",
+                std::to_string(pool.modern_ready()) + " of " +
+                    std::to_string(pool.config().number) + " workers are ready, " +
+                    std::to_string(pool.alive()) + " alive, " +
+                    (pool.ledger().upgrade ? "upgrading" : "not upgrading") +
+                    (guard_.handing_off() ? ", handing off" : ""));
+}
+
+// With nothing to do the master does nothing.
+void Simulation::rest() {
+  clients_.clear();
+  run_until(world_.now() + minutes{3});
+  MasterProcess* master = acting();
+  world_.expect(master != nullptr, "settles", "the master is gone");
+  const std::uint64_t turns = master->turns();
+  run_until(world_.now() + hours{2});
+  world_.expect(acting() == master && master->turns() == turns, "quiet",
+                "an idle master was turned " + std::to_string(master->turns() - turns) + " times");
+}
+
+void Simulation::stop() {
+  const int signal = world_.random.pick<int>({SIGTERM, SIGINT, SIGUSR2, SIGQUIT});
+  world_.note("simulation", "stops it with signal " + std::to_string(signal));
+  guard_.on_signal(signal);
+  run_until(world_.now() + kStopWithin);
+  world_.expect(world_.over, "stops", "the pool does not stop");
+  world_.expect(guard_.word() == (signal == SIGQUIT ? 1 : 0), "stops",
+                "the pool left with " + std::to_string(guard_.word()));
+  if (signal != SIGQUIT) {
+    world_.expect(workers_.living().empty(), "stops", "a worker was left behind");
+  }
+  guard_.clear();
+  workers_.clear();
+  command_->waiting.clear();
+  for (const FileKind kind : {FileKind::kStream, FileKind::kService, FileKind::kPacket,
+                              FileKind::kMemory, FileKind::kLog, FileKind::kPidfd}) {
+    world_.expect(world_.census.of(kind) == 0, "ledger",
+                  std::to_string(world_.census.of(kind)) + " of " + std::string(name(kind)) +
+                      " are still open");
+  }
+}
+
+}  // namespace einhorn::sim

@@ -1,0 +1,344 @@
+#include "sim/simulation.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+
+#include "wire/snapshot.h"
+
+namespace einhorn::sim {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+
+wire::Snapshot first_snapshot(const Plan& plan) {
+  wire::Snapshot snapshot;
+  wire::Settings& settings = snapshot.settings;
+  settings.name = "sim";
+  settings.socket_path = "/run/einhorn.sock";
+  settings.notify_path = "/run/einhorn.notify";
+  settings.original_command = {"server"};
+  settings.script = "einhorn";
+  settings.directory = "/srv/app";
+  settings.current_directory = "/";
+  settings.start_environment = {"PATH=/usr/bin"};
+  settings.log_json = plan.log_json;
+  settings.command_socket_as_fd = plan.command_as_fd;
+  snapshot.config = plan.config;
+  wire::Program program;
+  program.directory = "/releases/0";
+  program.path = "/usr/bin/server";
+  program.arguments = {"/usr/bin/server"};
+  program.environment = {"PATH=/usr/bin"};
+  snapshot.programs[Version{0}] = program;
+  for (std::uint32_t i = 0; i < plan.listeners; ++i) {
+    wire::ListenerRecord& listener = snapshot.listeners[i];
+    listener.index = i;
+    listener.text = "127.0.0.1:" + std::to_string(80 + i);
+    listener.address = listener.text;
+  }
+  return snapshot;
+}
+
+}  // namespace
+
+Simulation::Simulation(std::uint64_t seed, std::FILE* out)
+    : world_(seed, out),
+      command_(std::make_shared<Listener>(world_.census)),
+      notify_(std::make_shared<DatagramSocket>(world_.census)),
+      workers_(world_, command_, notify_),
+      clients_(world_, workers_),
+      guard_(world_,
+             [this](const ProcessPtr& process, FilePtr control) {
+               start_master(process, std::move(control), false);
+             }),
+      invariants_(world_, guard_) {}
+
+Simulation::~Simulation() {
+  for (const auto& master : masters_) {
+    master->kernel().die();
+  }
+}
+
+void Simulation::set_up() {
+  world_.on_child_ended = [this](const ProcessPtr& child) { guard_.on_child_ended(child); };
+  world_.on_signal = [this](const ProcessPtr& to, int signal) {
+    if (to->kind == ProcessKind::kWorker || to->kind == ProcessKind::kHelper) {
+      workers_.on_signal(to, signal);
+    }
+  };
+  auto snapshot = std::make_shared<Memory>(world_.census);
+  snapshot->write(Memory::kPage, wire::encode_journal(first_snapshot(world_.plan)));
+  guard_.store(std::move(snapshot), "snapshot");
+  guard_.store(command_, "command");
+  guard_.store(notify_, "notify");
+  for (std::uint32_t i = 0; i < world_.plan.listeners; ++i) {
+    guard_.store(std::make_shared<Service>(world_.census, i), "listen:" + std::to_string(i));
+  }
+}
+
+void Simulation::live() {
+  set_up();
+  guard_.run();
+  plan_blow();
+  run_until(world_.now() + world_.plan.chaos);
+  if (!world_.over) {
+    calm();
+    settle();
+  }
+  if (!world_.over) {
+    rest();
+    stop();
+  }
+}
+
+// --- running ------------------------------------------------------------------------------------
+bool Simulation::step(Instant until) {
+  world_.fail_if_reported();
+  MasterProcess* next = nullptr;
+  std::optional<Instant> wakes;
+  for (const auto& master : masters_) {
+    if (master->wants_turn()) {
+      next = master.get();
+      break;
+    }
+    const std::optional<Instant> at = master->wakes_at();
+    if (at && (!wakes || *at < *wakes)) {
+      wakes = at;
+    }
+  }
+  if (next != nullptr) {
+    turn(*next);
+    return true;
+  }
+  const std::optional<Instant> event =
+      world_.has_events() ? std::optional(world_.next_event()) : std::nullopt;
+  if (event && *event <= until && (!wakes || *event <= *wakes)) {
+    world_.run_event();
+    guard_.poke();
+    clients_.poke();
+    return true;
+  }
+  if (wakes && *wakes <= until) {
+    world_.advance_to(*wakes);
+    return true;
+  }
+  world_.advance_to(until);
+  return false;
+}
+
+void Simulation::run_until(Instant until) {
+  while (!world_.over && world_.now() <= until && step(until)) {
+    forget_dead_masters();
+  }
+}
+
+void Simulation::run_until_ready(SimulatedKernel& kernel, std::optional<Instant> deadline) {
+  const Instant until = deadline.value_or(world_.now() + hours{1});
+  while (!world_.over && !kernel.dead() && !kernel.anything_ready() && world_.now() < until &&
+         step(until)) {
+  }
+}
+
+void Simulation::turn(MasterProcess& master) {
+  const std::uint64_t before = master.turns();
+  master.turn();
+  if (master.gone()) {
+    after_kill();
+  } else if (master.turns() != before) {
+    invariants_.after_turn(master, workers_.living(), guard_.master() == master.process()->pid &&
+                                                          guard_.has_acting_master());
+  }
+  guard_.poke();
+  clients_.poke();
+}
+
+void Simulation::forget_dead_masters() {
+  std::erase_if(masters_, [](const auto& master) { return master->gone() && !master->running(); });
+}
+
+MasterProcess* Simulation::of(const SimulatedKernel& kernel) {
+  for (const auto& master : masters_) {
+    if (&master->kernel() == &kernel) {
+      return master.get();
+    }
+  }
+  return nullptr;
+}
+
+MasterProcess* Simulation::acting() {
+  for (const auto& master : masters_) {
+    if (!master->gone() && master->created() && master->process()->pid == guard_.master()) {
+      return master.get();
+    }
+  }
+  return nullptr;
+}
+
+MasterProcess* Simulation::any_master() {
+  std::vector<MasterProcess*> living;
+  for (const auto& master : masters_) {
+    if (!master->gone()) {
+      living.push_back(master.get());
+    }
+  }
+  return living.empty() ? nullptr : world_.random.pick(living);
+}
+
+// --- masters ------------------------------------------------------------------------------------
+void Simulation::start_master(const ProcessPtr& process, FilePtr control, bool successor) {
+  ++masters_started_;
+  masters_.push_back(
+      std::make_unique<MasterProcess>(world_, *this, process, std::move(control), successor));
+  MasterProcess* const master = masters_.back().get();
+  world_.after(world_.random.duration(milliseconds{1}, milliseconds{20}), [this, process] {
+    for (const auto& candidate : masters_) {
+      if (candidate->process() == process && !candidate->gone()) {
+        invariants_.before_create(workers_.living());
+        candidate->create();
+        if (candidate->created()) {
+          invariants_.after_create(*candidate, workers_.living());
+        } else {
+          after_kill();
+        }
+        return;
+      }
+    }
+  });
+  if (world_.faults && world_.random.chance(50)) {
+    master->kernel().strike_in(1 + world_.random.below(120));  // in the middle of its start
+  }
+}
+
+void Simulation::on_strike(SimulatedKernel& at) {
+  world_.note("fault", "kill -9 of master " + std::to_string(at.process()->pid) + " at a call");
+  kill(*of(at));
+}
+
+void Simulation::kill(MasterProcess& master) {
+  master.kill();
+  after_kill();
+}
+
+void Simulation::after_kill() { clients_.on_master_killed(); }
+
+// --- Host: programs -------------------------------------------------------------------------------
+WorkerId Simulation::worker_of(SimulatedKernel& by, const os::SpawnSpec& spec) {
+  WorkerId id;
+  for (const std::string& variable : spec.environment) {
+    constexpr std::string_view kIndex = "EINHORN_CHILD_INDEX=";
+    if (variable.starts_with(kIndex)) {
+      std::from_chars(variable.data() + kIndex.size(), variable.data() + variable.size(),
+                      id.slot.value);
+    }
+  }
+  if (spec.note != nullptr) {
+    id.epoch = Epoch{spec.note->epoch};
+    return id;
+  }
+  const MasterProcess* master = of(by);
+  if (master->pool() != nullptr) {
+    for (const pool::Worker* worker : master->pool()->workers()) {
+      if (worker->id.slot == id.slot) {
+        return worker->id;
+      }
+    }
+  }
+  id.epoch = Epoch{unknown_epoch_++};
+  return id;
+}
+
+Result<os::Spawned> Simulation::start_program(SimulatedKernel& by, const os::SpawnSpec& spec) {
+  const auto& arguments = spec.arguments;
+  for (const char* flag : {"--upgrade-check", "--with-state-fd"}) {
+    if (std::find(arguments.begin(), arguments.end(), flag) != arguments.end()) {
+      return start_beside(by, spec);
+    }
+  }
+  ++workers_started_;
+  const WorkerId id = worker_of(by, spec);
+  const MasterProcess* master = of(by);
+  invariants_.on_spawn(by, spec, id, master->pool());
+  Result<os::Spawned> spawned = workers_.start(by, spec, id);
+  if (spawned && id.epoch.value >= std::uint64_t{1} << 60U) {
+    world_.find(spawned->pid)->known = false;
+  }
+  return spawned;
+}
+
+// The check that a new master would come up, and the new master.
+Result<os::Spawned> Simulation::start_beside(SimulatedKernel& by, const os::SpawnSpec& spec) {
+  const bool bad = world_.faults && world_.plan.bad_checks && world_.random.chance(300);
+  if (world_.no_processes && world_.random.chance(500)) {
+    return Error{EAGAIN, "spawn " + spec.program, ""};
+  }
+  const bool check = spec.descriptors.empty();
+  const ProcessPtr process = world_.start_process(
+      check ? ProcessKind::kCheck : ProcessKind::kMaster, World::kGuardPid);
+  os::Spawned spawned;
+  spawned.pid = process->pid;
+  spawned.pidfd = by.adopt(std::make_shared<Pidfd>(world_.census, process));
+  world_.note("process", std::to_string(process->pid) + (check ? " checks" : " is a successor") +
+                             (bad ? ", a bad one" : ""));
+  if (bad && world_.random.chance(300)) {
+    world_.end(process, {1, 127});
+    if (world_.random.chance(500)) {
+      spawned.failed = Error{ENOENT, "exec " + spec.program, ""};
+    }
+    return spawned;
+  }
+  const Duration soon = world_.random.skewed(milliseconds{1}, milliseconds{400});
+  if (!check && !bad) {
+    start_master(process, by.file(spec.descriptors[0].from), true);
+    return spawned;
+  }
+  if (bad && world_.random.chance(300)) {
+    return spawned;  // hangs; its end of the socket pair is the one it was given
+  }
+  world_.after(soon, [this, process, bad] { world_.end(process, {1, bad ? 1 : 0}); });
+  return spawned;
+}
+
+void Simulation::on_master_signals(SimulatedKernel& by, const ProcessPtr& to, int signal,
+                                   bool by_pidfd) {
+  invariants_.on_signal(to, signal, by_pidfd, of(by)->pool());
+  if (to != nullptr && to->kind == ProcessKind::kMaster && signal == SIGKILL) {
+    for (const auto& master : masters_) {
+      if (master->process() == to && !master->gone()) {
+        kill(*master);
+        return;
+      }
+    }
+  }
+}
+
+void Simulation::on_master_writes(SimulatedKernel& by, std::string_view bytes) {
+  invariants_.on_answer(bytes, of(by)->pool());
+}
+
+void Simulation::finish(Outcome& outcome) const {
+  outcome.hash = world_.trace.hash();
+  outcome.lines = world_.trace.lines();
+  outcome.last = world_.trace.last();
+  outcome.masters = masters_started_;
+  outcome.workers = workers_started_;
+  outcome.lived = world_.now() - Instant{Duration{1'000'000'000'000}};
+}
+
+Outcome simulate(std::uint64_t seed, std::FILE* out) {
+  Outcome outcome;
+  Simulation simulation(seed, out);
+  try {
+    simulation.live();
+  } catch (const Violation& violation) {
+    outcome.held = false;
+    outcome.invariant = violation.invariant;
+    outcome.what = violation.what;
+  }
+  simulation.finish(outcome);
+  return outcome;
+}
+
+}  // namespace einhorn::sim
