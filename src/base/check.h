@@ -12,6 +12,6 @@ namespace einhorn {
 
 }  // namespace einhorn
 
-#define CHECK(expression)                                         \
-  (static_cast<bool>(expression) ? static_cast<void>(0)           \
+#define CHECK(expression)                               \
+  (static_cast<bool>(expression) ? static_cast<void>(0) \
                                  : ::einhorn::check_failed(#expression, __FILE__, __LINE__))

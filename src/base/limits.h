@@ -10,13 +10,13 @@
 namespace einhorn::limits {
 
 // --- the command socket -----------------------------------------------------------------------
-inline constexpr std::size_t kMaxConnections = 512;           // clients at a time
-inline constexpr std::size_t kMaxLineBytes = 64 * 1024;       // one request, newline included
-inline constexpr std::size_t kMaxPendingOutput = 8u << 20u;   // unsent bytes of one client
-inline constexpr int kMaxNesting = 32;                        // collections within collections
-inline constexpr std::size_t kMaxDocumentNodes = 4096;        // scalars and collections a message
+inline constexpr std::size_t kMaxConnections = 512;          // clients at a time
+inline constexpr std::size_t kMaxLineBytes = 64 * 1024;      // one request, newline included
+inline constexpr std::size_t kMaxPendingOutput = 8u << 20u;  // unsent bytes of one client
+inline constexpr int kMaxNesting = 32;                       // collections within collections
+inline constexpr std::size_t kMaxDocumentNodes = 4096;       // scalars and collections a message
 inline constexpr std::size_t kMaxScalarBytes = 64 * 1024;
-inline constexpr std::size_t kMaxRequestsPerTurn = 16;        // of one client, before others
+inline constexpr std::size_t kMaxRequestsPerTurn = 16;            // of one client, before others
 inline constexpr std::chrono::seconds kWorkerMessageTimeout{30};  // a silent, unprivileged client
 
 // --- workers ----------------------------------------------------------------------------------

@@ -13,28 +13,49 @@ struct Named {
 };
 
 constexpr std::array kNames = {
-    Named{SIGHUP, "HUP"},       Named{SIGINT, "INT"},     Named{SIGQUIT, "QUIT"},
-    Named{SIGILL, "ILL"},       Named{SIGTRAP, "TRAP"},   Named{SIGABRT, "ABRT"},
-    Named{SIGBUS, "BUS"},       Named{SIGFPE, "FPE"},     Named{SIGKILL, "KILL"},
-    Named{SIGUSR1, "USR1"},     Named{SIGSEGV, "SEGV"},   Named{SIGUSR2, "USR2"},
-    Named{SIGPIPE, "PIPE"},     Named{SIGALRM, "ALRM"},   Named{SIGTERM, "TERM"},
-    Named{SIGSTKFLT, "STKFLT"}, Named{SIGCHLD, "CHLD"},   Named{SIGCONT, "CONT"},
-    Named{SIGSTOP, "STOP"},     Named{SIGTSTP, "TSTP"},   Named{SIGTTIN, "TTIN"},
-    Named{SIGTTOU, "TTOU"},     Named{SIGURG, "URG"},     Named{SIGXCPU, "XCPU"},
-    Named{SIGXFSZ, "XFSZ"},     Named{SIGVTALRM, "VTALRM"}, Named{SIGPROF, "PROF"},
-    Named{SIGWINCH, "WINCH"},   Named{SIGIO, "IO"},       Named{SIGPWR, "PWR"},
+    Named{SIGHUP, "HUP"},
+    Named{SIGINT, "INT"},
+    Named{SIGQUIT, "QUIT"},
+    Named{SIGILL, "ILL"},
+    Named{SIGTRAP, "TRAP"},
+    Named{SIGABRT, "ABRT"},
+    Named{SIGBUS, "BUS"},
+    Named{SIGFPE, "FPE"},
+    Named{SIGKILL, "KILL"},
+    Named{SIGUSR1, "USR1"},
+    Named{SIGSEGV, "SEGV"},
+    Named{SIGUSR2, "USR2"},
+    Named{SIGPIPE, "PIPE"},
+    Named{SIGALRM, "ALRM"},
+    Named{SIGTERM, "TERM"},
+    Named{SIGSTKFLT, "STKFLT"},
+    Named{SIGCHLD, "CHLD"},
+    Named{SIGCONT, "CONT"},
+    Named{SIGSTOP, "STOP"},
+    Named{SIGTSTP, "TSTP"},
+    Named{SIGTTIN, "TTIN"},
+    Named{SIGTTOU, "TTOU"},
+    Named{SIGURG, "URG"},
+    Named{SIGXCPU, "XCPU"},
+    Named{SIGXFSZ, "XFSZ"},
+    Named{SIGVTALRM, "VTALRM"},
+    Named{SIGPROF, "PROF"},
+    Named{SIGWINCH, "WINCH"},
+    Named{SIGIO, "IO"},
+    Named{SIGPWR, "PWR"},
     Named{SIGSYS, "SYS"},
     // Other names of the same numbers; only the first is ever written.
-    Named{SIGABRT, "IOT"},      Named{SIGCHLD, "CLD"},    Named{SIGIO, "POLL"},
+    Named{SIGABRT, "IOT"},
+    Named{SIGCHLD, "CLD"},
+    Named{SIGIO, "POLL"},
 };
 
 }  // namespace
 
 std::optional<int> parse_signal(std::string_view name) {
   std::string upper(name);
-  std::transform(upper.begin(), upper.end(), upper.begin(), [](unsigned char letter) {
-    return static_cast<char>(std::toupper(letter));
-  });
+  std::transform(upper.begin(), upper.end(), upper.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::toupper(letter)); });
   std::string_view wanted = upper;
   if (wanted.starts_with("SIG")) {
     wanted.remove_prefix(3);

@@ -126,8 +126,7 @@ Result<Connection> Connection::open(const std::string& path, const Deadline& dea
 Status Connection::wait_for(short events, const Deadline& deadline,
                             std::string_view operation) const {
   pollfd entry = {fd_.get(), events, 0};
-  const int ready =
-      os::retry([&] { return ::poll(&entry, 1, deadline.poll_milliseconds()); });
+  const int ready = os::retry([&] { return ::poll(&entry, 1, deadline.poll_milliseconds()); });
   if (ready > 0) {
     return Ok{};
   }
@@ -182,8 +181,7 @@ Result<std::string> Connection::receive_line(const Deadline& deadline) {
           "wait for a reply",
           "it is longer than " + std::to_string(limits::kMaxPendingOutput >> 20U) + " MB");
     }
-    const ssize_t got =
-        os::retry([&] { return ::recv(fd_.get(), chunk.data(), chunk.size(), 0); });
+    const ssize_t got = os::retry([&] { return ::recv(fd_.get(), chunk.data(), chunk.size(), 0); });
     if (got > 0) {
       buffer_.append(chunk.data(), static_cast<std::size_t>(got));
     } else if (got == 0 || errno == ECONNRESET) {

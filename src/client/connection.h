@@ -45,8 +45,9 @@ class Connection {
   // `receive`, which first hands out what the master still said. Errors: ETIMEDOUT, the socket's.
   [[nodiscard]] Status send(const Request& request, const Deadline& deadline);
 
-  // Whether there is something to receive, waiting for it until the deadline; the master's hanging up
-  // counts as something. Unlike the others it can be asked again after the deadline. Errors: poll's.
+  // Whether there is something to receive, waiting for it until the deadline; the master's hanging
+  // up counts as something. Unlike the others it can be asked again after the deadline. Errors:
+  // poll's.
   [[nodiscard]] Result<bool> wait(const Deadline& deadline) const;
 
   // The next reply. Errors: ETIMEDOUT; the master closed the connection; a reply that is too long

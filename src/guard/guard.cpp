@@ -21,6 +21,7 @@
 #include <cstring>
 #include <utility>
 
+#include "guard/messages.h"
 #include "os/linux/retry.h"
 
 namespace einhorn::guard {
@@ -28,36 +29,11 @@ namespace {
 
 constexpr std::array kForwarded = {SIGINT,  SIGTERM, SIGQUIT, SIGHUP, SIGUSR1,
                                    SIGUSR2, SIGTTIN, SIGTTOU, SIGALRM};
-constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr std::int64_t kMillisecond = 1'000'000;
-constexpr std::int64_t kLivedNs = 200 * kMillisecond;  // a master that lived so long is no crash loop
-constexpr int kQuickRestarts = 10;    // of masters that had come up, before there are pauses
+constexpr std::int64_t kLivedNs =
+    200 * kMillisecond;                // a master that lived so long is no crash loop
+constexpr int kQuickRestarts = 10;     // of masters that had come up, before there are pauses
 constexpr int kMaxStartFailures = 10;  // of a master that never came up
 constexpr std::size_t kMaxDescriptorsPerMessage = 64;
-
-std::int64_t now_ns() {
-  timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return std::int64_t{time.tv_sec} * kSecond + time.tv_nsec;
-}
-
-// The value of `key` in lines of KEY=VALUE; empty data() if there is none.
-std::string_view value_of(std::string_view text, std::string_view key) {
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    if (line.size() > key.size() && line.starts_with(key) && line[key.size()] == '=') {
-      return line.substr(key.size() + 1);
-    }
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return {};
-}
-
-bool to_int(std::string_view text, int* number) {
-  return !text.empty() &&
-         std::from_chars(text.data(), text.data() + text.size(), *number).ec == std::errc{};
-}
 
 sigset_t handled_signals() {
   sigset_t set;
@@ -115,6 +91,7 @@ int Guard::run() {
     return 1;
   }
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  tzset();  // it allocates: now, not when the first line of the log has to have a time
   if (master_.pid < 0) {
     start_master();
   }
@@ -130,9 +107,8 @@ int Guard::run() {
       const std::int64_t left = next - now_ns();
       timeout = left <= 0 ? 0 : static_cast<int>((left + kMillisecond - 1) / kMillisecond);
     }
-    std::array<pollfd, 3> watched{{{signals_, POLLIN, 0},
-                                   {master_.control, POLLIN, 0},
-                                   {successor_.control, POLLIN, 0}}};
+    std::array<pollfd, 3> watched{
+        {{signals_, POLLIN, 0}, {master_.control, POLLIN, 0}, {successor_.control, POLLIN, 0}}};
     if ((pending_signals_ != 0 || unreported_) && master_.ready) {
       watched[1].events |= POLLOUT;
     }
@@ -232,16 +208,15 @@ bool Guard::send_descriptors(const Child& to, const char* go) {
 void Guard::on_signal_ready() {
   std::array<signalfd_siginfo, 16> infos;
   for (;;) {
-    const ssize_t count =
-        os::retry([&] { return read(signals_, infos.data(), sizeof(infos)); });
+    const ssize_t count = os::retry([&] { return read(signals_, infos.data(), sizeof(infos)); });
     if (count <= 0) {
       break;
     }
     for (std::size_t i = 0; i < static_cast<std::size_t>(count) / sizeof(infos[0]); ++i) {
       const signalfd_siginfo& info = infos[i];
       if (info.ssi_signo == SIGCHLD) {
-        // Several deaths may be one SIGCHLD. This one is handled at once and without looking at every
-        // child; the master asks for those it sees itself, and the rest is swept up soon.
+        // Several deaths may be one SIGCHLD. This one is handled at once and without looking at
+        // every child; the master asks for those it sees itself, and the rest is swept up soon.
         report_and_reap(static_cast<pid_t>(info.ssi_pid));
         report_and_reap(master_.pid);
         if (sweep_at_ns_ == 0) {
@@ -400,121 +375,6 @@ void Guard::on_message(Child& from, std::string_view text, const int* fds, std::
   }
 }
 
-void Guard::on_hand_off_message(Child& from, std::string_view text, const int* fds,
-                                std::size_t fd_count, std::size_t* kept) {
-  int number = 0;
-  if (&from == &master_ && to_int(value_of(text, "X_EINHORN_SUCCESSOR"), &number) &&
-      fd_count == 1 && successor_.pid < 0) {
-    fcntl(fds[0], F_SETFL, O_NONBLOCK);
-    successor_ = Child{number, fds[0], false, false, now_ns()};
-    *kept = 1;
-  }
-  if (&from == &successor_ && value_of(text, "X_EINHORN_HELLO") == "1" && !frozen_) {
-    // From here on nothing is said to the master but how this ends.
-    if (tell_master("X_EINHORN_FREEZE=1")) {
-      frozen_ = true;
-      master_.ready = false;
-    }
-  }
-  if (&from == &master_ && fd_count == 1 && *kept == 0 &&
-      to_int(value_of(text, "X_EINHORN_RENEW"), &number)) {
-    renew(fds[0], number);
-  }
-  if (&from == &master_ && frozen_ && value_of(text, "X_EINHORN_FROZEN") == "1" &&
-      !send_descriptors(successor_, "X_EINHORN_GO=2")) {
-    say("ERROR: can't hand the descriptors to master %d", successor_.pid);
-    kill(successor_.pid, SIGKILL);
-  }
-}
-
-void Guard::adopt(pid_t master, int control) {
-  fcntl(control, F_SETFD, FD_CLOEXEC);
-  master_ = Child{master, control, true, true, now_ns()};
-  was_ready_ = true;
-  sweep_at_ns_ = now_ns();
-}
-
-// Whether what is kept goes on to the program that we become.
-void Guard::set_inherited(bool inherited) {
-  for (std::size_t i = 0; i < stored_count_; ++i) {
-    fcntl(stored_[i].fd, F_SETFD, inherited ? 0 : FD_CLOEXEC);
-  }
-  fcntl(master_.control, F_SETFD, inherited ? 0 : FD_CLOEXEC);
-}
-
-// Returns only if it could not be done.
-void Guard::renew(int program, int how) {
-  const int state = successor_.pid < 0 ? memfd_create("einhorn-guard", 0) : -1;
-  if (state < 0) {
-    say("ERROR: can't renew the guard: %s",
-        successor_.pid < 0 ? strerrordesc_np(errno) : "a hand-off is under way");
-    return;
-  }
-  std::array<char, kNameBytes + 64> line;
-  const auto put = [&](int length) {
-    return write(state, line.data(), static_cast<std::size_t>(length)) == length;
-  };
-  bool written = put(std::snprintf(line.data(), line.size(), "einhorn-guard 1\nhow %d\nmaster %d %d\n",
-                                   how, master_.pid, master_.control));
-  for (std::size_t i = 0; i < stored_count_; ++i) {
-    written = written && put(std::snprintf(line.data(), line.size(), "fd %d %s\n", stored_[i].fd,
-                                           stored_[i].name.data()));
-  }
-  std::array<char, 16> number;
-  std::snprintf(number.data(), number.size(), "%d", state);
-  char* const before = std::exchange(plan_.arguments[2], number.data());
-  set_inherited(true);
-  if (written) {
-    syscall(SYS_execveat, program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
-  }
-  say("ERROR: can't renew the guard: %s", strerrordesc_np(errno));
-  tell_master("X_EINHORN_THAW=1");
-  set_inherited(false);
-  plan_.arguments[2] = before;
-  close(state);
-}
-
-void Guard::on_ready(Child& from) {
-  if (&from == &successor_) {
-    tell_master("X_EINHORN_LEAVE=1");
-    close_control(master_);
-    master_ = successor_;
-    successor_ = Child{};
-    frozen_ = false;
-    failures_ = 0;
-  }
-  master_.ready = true;
-  master_.was_ready = true;
-  if (!was_ready_) {
-    was_ready_ = true;
-    if (plan_.predecessor >= 0) {
-      send(plan_.predecessor, "X_EINHORN_LEAVE=1\n", 18, MSG_NOSIGNAL);
-      close(plan_.predecessor);
-      plan_.predecessor = -1;
-      write_pidfile();
-    }
-    tell_manager("READY=1");
-  }
-  forward_signals();
-  sweep();
-}
-
-void Guard::on_successor_gone() {
-  close_control(successor_);
-  successor_ = Child{};
-  if (std::exchange(frozen_, false)) {
-    master_.ready = true;
-  }
-  if (tell_master("X_EINHORN_THAW=1")) {
-    forward_signals();
-    sweep();
-  }
-}
-
-bool Guard::tell_master(const char* text) {
-  return master_.control >= 0 && send(master_.control, text, std::strlen(text), MSG_NOSIGNAL) > 0;
-}
-
 void Guard::close_control(Child& child) {
   if (child.control >= 0) {
     close(child.control);
@@ -566,89 +426,6 @@ void Guard::on_master_gone(int code, int status) {
     start_master();
   } else {
     restart_at_ns_ = now + (delay == 0 ? kMillisecond : delay);
-  }
-}
-
-void Guard::write_pidfile() {
-  if (plan_.pidfile[0] == '\0') {
-    return;
-  }
-  const int fd = open(plan_.pidfile.data(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (fd < 0) {
-    say("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
-    return;
-  }
-  std::array<char, 16> text;
-  const int length = std::snprintf(text.data(), text.size(), "%d", getpid());
-  if (ftruncate(fd, 0) != 0 || write(fd, text.data(), static_cast<std::size_t>(length)) != length) {
-    say("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
-  }
-  close(fd);
-}
-
-void Guard::remove_files() {
-  if (plan_.predecessor >= 0) {
-    return;  // nothing was taken over: it is all still the other one's
-  }
-  if (plan_.pidfile[0] != '\0') {
-    // Only our own: somebody may have replaced it.
-    std::array<char, 16> text{};
-    const int fd = open(plan_.pidfile.data(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int pid = 0;
-    if (fd >= 0) {
-      const ssize_t count = read(fd, text.data(), text.size() - 1);
-      close(fd);
-      if (count > 0 && to_int({text.data(), static_cast<std::size_t>(count)}, &pid) &&
-          pid == getpid()) {
-        unlink(plan_.pidfile.data());
-      }
-    }
-  }
-  for (std::size_t i = 0; i < plan_.file_count; ++i) {
-    const OwnFile& file = plan_.files[i];
-    struct stat status {};
-    if (lstat(file.path.data(), &status) == 0 && status.st_dev == file.device &&
-        status.st_ino == file.inode) {
-      unlink(file.path.data());
-    }
-  }
-}
-
-// One datagram to the service manager that started us, if there is one.
-void Guard::tell_manager(const char* text) {
-  if (plan_.notify_socket[0] == '\0') {
-    return;
-  }
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::size_t length = strnlen(plan_.notify_socket.data(), plan_.notify_socket.size());
-  std::memcpy(address.sun_path, plan_.notify_socket.data(), length);
-  if (address.sun_path[0] == '@') {
-    address.sun_path[0] = '\0';
-  }
-  const int socket = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (socket >= 0) {
-    sendto(socket, text, std::strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
-           reinterpret_cast<const sockaddr*>(&address),
-           static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length));
-    close(socket);
-  }
-}
-
-void Guard::say(const char* format, ...) {
-  std::array<char, 512> line;
-  int length = std::snprintf(line.data(), line.size(), "[GUARD %d] ", getpid());
-  va_list arguments;
-  va_start(arguments, format);
-  length += std::vsnprintf(line.data() + length, line.size() - static_cast<std::size_t>(length) - 1,
-                           format, arguments);
-  va_end(arguments);
-  const auto end = std::min(static_cast<std::size_t>(length), line.size() - 1);
-  line[end] = '\n';
-  // A reader that does not read must not stop the guard.
-  pollfd output{STDERR_FILENO, POLLOUT, 0};
-  if (poll(&output, 1, 0) == 1 && (output.revents & POLLOUT) != 0) {
-    os::retry([&] { return write(STDERR_FILENO, line.data(), end + 1); });
   }
 }
 

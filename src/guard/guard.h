@@ -11,22 +11,23 @@
 //
 //   master to guard
 //     READY=1                               it has read the snapshot and acts
-//     FDSTORE=1, FDNAME=name                keep the attached descriptor; a name kept before is replaced
-//     FDSTOREREMOVE=1, FDNAME=name          forget it
-//     X_EINHORN_SIGNALED=n                  what that signal asked for is done and written down
-//     X_EINHORN_REAP=pid                    that child is dead: say how it ended
-//     EXIT_STATUS=n                         the master's word: when it exits, exit with n
-//     X_EINHORN_SUCCESSOR=pid               that child is to be the next master; attached: the guard's end of
+//     FDSTORE=1, FDNAME=name                keep the attached descriptor; a name kept before is
+//     replaced FDSTOREREMOVE=1, FDNAME=name          forget it X_EINHORN_SIGNALED=n what that
+//     signal asked for is done and written down X_EINHORN_REAP=pid                    that child is
+//     dead: say how it ended EXIT_STATUS=n                         the master's word: when it
+//     exits, exit with n X_EINHORN_SUCCESSOR=pid               that child is to be the next master;
+//     attached: the guard's end of
 //                                           a socket pair whose other end it has
 //     X_EINHORN_FROZEN=1                    all is written down; it does nothing more
-//     X_EINHORN_RENEW=1                     attached: the program to become, in this pid, with everything kept
-//     X_EINHORN_RENEW=2                     the same, to leave the pool to --reexec-as in this pid
+//     X_EINHORN_RENEW=1                     attached: the program to become, in this pid, with
+//     everything kept X_EINHORN_RENEW=2                     the same, to leave the pool to
+//     --reexec-as in this pid
 //   successor to guard
 //     X_EINHORN_HELLO=1                     it is up and waits for X_EINHORN_GO
 //   guard to master
 //     X_EINHORN_FDS=1, a name a line        the descriptors kept, attached in that order
-//     X_EINHORN_GO=1                        that was all: read the snapshot and act (2: as a successor)
-//     X_EINHORN_FREEZE=1                    the successor is up: stop acting, say FROZEN
+//     X_EINHORN_GO=1                        that was all: read the snapshot and act (2: as a
+//     successor) X_EINHORN_FREEZE=1                    the successor is up: stop acting, say FROZEN
 //     X_EINHORN_THAW=1                      the successor is gone: act again
 //     X_EINHORN_LEAVE=1                     the successor acts: leave
 //     X_EINHORN_EXITED=pid code status      a child ended: code and status as in siginfo_t
@@ -36,8 +37,9 @@
 // frozen it is told nothing; if the successor dies before its READY the old one is thawed, if the
 // frozen one dies the successor is ended and a master is started as after any death.
 //
-// Renewal: the guard writes down what it has in a memory file and executes the program it was given,
-// in its own pid; that one reads (guard/renewal.h) and goes on. Master and workers notice nothing.
+// Renewal: the guard writes down what it has in a memory file and executes the program it was
+// given, in its own pid; that one reads (guard/renewal.h) and goes on. Master and workers notice
+// nothing.
 //
 // A dead child is reaped only after the message about it was sent, so that its pid can't be used
 // again before the master can know; while there is no master nobody is reaped.
@@ -64,10 +66,11 @@ struct OwnFile {
   std::uint64_t inode = 0;
 };
 
-// What the guard needs to know, gathered before it runs. Big: lives in static storage or on the heap.
+// What the guard needs to know, gathered before it runs. Big: lives in static storage or on the
+// heap.
 struct Plan {
-  int program = -1;                // O_PATH descriptor of our own executable
-  int control = 199;               // the number at which a master finds its end of the socket pair
+  int program = -1;   // O_PATH descriptor of our own executable
+  int control = 199;  // the number at which a master finds its end of the socket pair
   // argv of a master: PROGRAM --with-state-fd CONTROL -- COMMAND...; also of a renewed guard, with
   // another number.
   char** arguments = nullptr;
@@ -75,6 +78,8 @@ struct Plan {
   std::array<OwnFile, kMaxSocketFiles> files;
   std::size_t file_count = 0;
   std::array<char, kPathBytes> pidfile{};
+  std::array<char, kPathBytes> log_file{};  // "": standard error
+  bool log_json = false;
   // Taking a pool over from a master whose guard died: it waits at the other end of this socket
   // until a master of ours acts, and goes on itself if none ever does. -1: not so.
   int predecessor = -1;
@@ -87,7 +92,8 @@ class Guard {
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;
 
-  // Keeps a descriptor under a name, before or while running. False: no room, or the name is too long.
+  // Keeps a descriptor under a name, before or while running. False: no room, or the name is too
+  // long.
   bool store(int fd, std::string_view name);
 
   // Goes on as the guard of a master that runs already: after this program was renewed.
@@ -105,7 +111,7 @@ class Guard {
   struct Child {
     pid_t pid = -1;
     int control = -1;
-    bool ready = false;      // it acts and its socket is open
+    bool ready = false;  // it acts and its socket is open
     bool was_ready = false;
     std::int64_t started_ns = 0;
   };
@@ -115,8 +121,8 @@ class Guard {
   void on_signal_ready();
   void on_control_ready(Child& child);
   void on_message(Child& from, std::string_view text, const int* fds, std::size_t fd_count);
-  void on_hand_off_message(Child& from, std::string_view text, const int* fds,
-                           std::size_t fd_count, std::size_t* kept);
+  void on_hand_off_message(Child& from, std::string_view text, const int* fds, std::size_t fd_count,
+                           std::size_t* kept);
   void on_ready(Child& from);
   void on_successor_gone();
   void on_master_gone(int code, int status);
@@ -138,14 +144,14 @@ class Guard {
   std::array<Stored, limits::kMaxStoredDescriptors> stored_;
   std::size_t stored_count_ = 0;
   Child master_;
-  Child successor_;          // pid -1: none
-  bool frozen_ = false;      // the master was told to freeze
+  Child successor_;      // pid -1: none
+  bool frozen_ = false;  // the master was told to freeze
   int signals_ = -1;
   int word_ = -1;  // the master's word: exit status; -1: none given
   bool over_ = false;
   std::uint64_t pending_signals_ = 0;
   std::uint64_t told_signals_ = 0;  // told to the master, which has not confirmed them yet
-  bool unreported_ = false;  // somebody is dead whom the master could not be told about yet
+  bool unreported_ = false;         // somebody is dead whom the master could not be told about yet
   std::int64_t sweep_at_ns_ = 0;    // 0: no sweep planned
   std::int64_t restart_at_ns_ = 0;  // 0: no start planned
   int failures_ = 0;

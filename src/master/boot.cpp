@@ -145,9 +145,9 @@ class Booting {
       return directory.error();
     }
     const char* path = lookup("PATH");
-    Result<std::string> found = kernel_->find_program(
-        options_.command.at(0), path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin",
-        *directory);
+    Result<std::string> found =
+        kernel_->find_program(options_.command.at(0),
+                              path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin", *directory);
     if (!found) {
       return found.error();
     }
@@ -230,9 +230,8 @@ class Booting {
       if (!srv) {
         continue;
       }
-      const auto known = std::find_if(srv_.begin(), srv_.end(), [&](const auto& entry) {
-        return entry.first == srv->spec;
-      });
+      const auto known = std::find_if(srv_.begin(), srv_.end(),
+                                      [&](const auto& entry) { return entry.first == srv->spec; });
       if (known == srv_.end()) {
         Result<os::BindSpec> spec = os::parse_bind_spec(srv->spec);
         if (!spec) {
@@ -253,9 +252,10 @@ class Booting {
 
   Status bind(const os::BindSpec& spec, std::uint32_t bind_index, bool from_argument,
               const os::InheritedSockets& handed_in) {
-    log_->info("binding", "Binding to " + (spec.family == os::BindSpec::Family::kInet && !spec.host.empty()
-                                               ? spec.host + ":" + std::to_string(spec.port)
-                                               : spec.text) +
+    log_->info("binding", "Binding to " +
+                              (spec.family == os::BindSpec::Family::kInet && !spec.host.empty()
+                                   ? spec.host + ":" + std::to_string(spec.port)
+                                   : spec.text) +
                               " with flags " + flags_text(spec.flags));
     Result<std::vector<os::Listener>> listeners =
         os::open_listeners(spec, settings().backlog, handed_in);
@@ -296,7 +296,8 @@ class Booting {
     if (first != 3 && count > 0) {
       log_->error("descriptors_moved",
                   "Einhorn itself inherited descriptors from 3 on, so the sockets of workers begin "
-                  "at " + std::to_string(first) + " and LISTEN_FDS is not set");
+                  "at " +
+                      std::to_string(first) + " and LISTEN_FDS is not set");
     }
     settings().first_descriptor = first;
     settings().inherited = inherited_;

@@ -9,7 +9,8 @@ namespace einhorn::master {
 namespace {
 
 constexpr std::size_t kMaxTotalOutput = 64u << 20u;
-constexpr std::size_t kBackPressureBytes = 64 * 1024;  // of unsent output: no more requests are read
+constexpr std::size_t kBackPressureBytes =
+    64 * 1024;  // of unsent output: no more requests are read
 constexpr int kMaxAcceptsPerTurn = 64;
 constexpr Duration kAcceptPause = std::chrono::milliseconds{200};
 
@@ -36,9 +37,8 @@ wire::ConnectionRecord CommandServer::record_of(const Connection& connection) {
   record.input = connection.input;
   record.output = connection.output;
   for (const Subscription& subscription : connection.subscriptions) {
-    record.subscriptions.push_back(
-        (subscription.language == wire::Language::kJson ? "j" : "y") +
-        wire::encode_json(subscription.request_id));
+    record.subscriptions.push_back((subscription.language == wire::Language::kJson ? "j" : "y") +
+                                   wire::encode_json(subscription.request_id));
   }
   return record;
 }
@@ -64,8 +64,7 @@ void CommandServer::adopt(const wire::ConnectionRecord& record, int fd, Instant 
   }
   next_id_ = std::max(next_id_, record.id + 1);
   total_output_ += connection.output.size();
-  if (!kernel_.watch(fd, kConnectionToken | record.id,
-                     {!connection.writing, connection.writing})) {
+  if (!kernel_.watch(fd, kConnectionToken | record.id, {!connection.writing, connection.writing})) {
     total_output_ -= connection.output.size();
     kernel_.close(fd);
     return;
@@ -101,8 +100,7 @@ void CommandServer::on_listener(Instant now) {
     connection.id = next_id_++;
     connection.fd = accepted->fd;
     connection.peer = accepted->peer;
-    connection.privileged =
-        accepted->peer.uid == 0 || accepted->peer.uid == kernel_.own_uid();
+    connection.privileged = accepted->peer.uid == 0 || accepted->peer.uid == kernel_.own_uid();
     connection.active_at = now;
     if (!kernel_.watch(connection.fd, kConnectionToken | connection.id, {true, false})) {
       kernel_.close(connection.fd);

@@ -86,8 +86,7 @@ const std::vector<Commands::Spec>& Commands::table() {
   return kTable;
 }
 
-void Commands::handle(CommandServer& server, Connection& connection,
-                      const wire::Request& request) {
+void Commands::handle(CommandServer& server, Connection& connection, const wire::Request& request) {
   Call call{server, connection, request, {}, false};
   const wire::Value* id = request.document.find("id");
   std::optional<wire::Value> request_id;
@@ -160,8 +159,9 @@ Commands::Answer Commands::ehlo(Call& call) {
 }
 
 Commands::Answer Commands::help(Call& /*call*/) {
-  return {"You are speaking to the Einhorn command socket. You can run the following commands:\n\n" +
-          descriptions() + "\n"};
+  return {
+      "You are speaking to the Einhorn command socket. You can run the following commands:\n\n" +
+      descriptions() + "\n"};
 }
 
 Commands::Answer Commands::state(Call& call) {
@@ -220,10 +220,9 @@ Commands::Answer Commands::set_workers(Call& call) {
   if (*count == old) {
     return {""};
   }
-  const std::string text = "Altering worker count, " + std::to_string(old) + " -> " +
-                           std::to_string(*count) + ". Will " +
-                           (old < *count ? "spin up additional workers."
-                                         : "gracefully terminate workers.");
+  const std::string text =
+      "Altering worker count, " + std::to_string(old) + " -> " + std::to_string(*count) +
+      ". Will " + (old < *count ? "spin up additional workers." : "gracefully terminate workers.");
   target_.tell({Level::kInfo, "set_workers", text});
   target_.apply(pool::event::SetNumber{*count});
   return {text};
@@ -320,8 +319,8 @@ Commands::Answer Commands::start_upgrade(Call& call, bool smooth) {
   } else {
     call.server.reply(call.connection, {first, std::nullopt, false, ""}, call.request.language);
   }
-  if (Status begun = to_ruby ? target_.begin_leaving_to_ruby(smooth)
-                             : target_.begin_upgrade(smooth, rollback);
+  if (Status begun =
+          to_ruby ? target_.begin_leaving_to_ruby(smooth) : target_.begin_upgrade(smooth, rollback);
       !begun) {
     call.server.publish("Could not start the upgrade: " + begun.error().message(), true,
                         "could_not_start");

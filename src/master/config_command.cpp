@@ -152,7 +152,7 @@ Commands::Answer Commands::config(Call& call) {
   // One level of :config, as in `state`, or the keys themselves; symbols or strings.
   const std::function<Status(const wire::Map&)> merge = [&](const wire::Map& members) -> Status {
     for (const auto& [key, value] : members) {
-      const std::string name = key.as_symbol() != nullptr ? key.as_symbol()->name
+      const std::string name = key.as_symbol() != nullptr   ? key.as_symbol()->name
                                : key.as_string() != nullptr ? *key.as_string()
                                                             : key.inspect();
       if (name == "config" && value.as_map() != nullptr && &members == map) {

@@ -11,9 +11,8 @@ constexpr std::string_view kEpilogueUpgraded = "Upgrade done";
 
 // Variables that are each worker's own; whatever Einhorn itself was started with is not passed on.
 bool is_ours(std::string_view variable) {
-  for (const std::string_view prefix :
-       {"EINHORN_", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "NOTIFY_SOCKET=",
-        "WATCHDOG_PID=", "WATCHDOG_USEC="}) {
+  for (const std::string_view prefix : {"EINHORN_", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
+                                        "NOTIFY_SOCKET=", "WATCHDOG_PID=", "WATCHDOG_USEC="}) {
     if (variable.starts_with(prefix)) {
       return true;
     }
@@ -150,7 +149,8 @@ void Master::note_worker(WorkerId id) {
   if (worker == nullptr) {
     return;
   }
-  if (!journal_->append(wire::encode_entry(wire::WorkerRecord{*worker, roster_->pid_of(id), false}))) {
+  if (!journal_->append(
+          wire::encode_entry(wire::WorkerRecord{*worker, roster_->pid_of(id), false}))) {
     log_->error("snapshot_failed", "Can't append to the snapshot");
   }
 }
@@ -209,10 +209,10 @@ void Master::say(const pool::Note& note) {
     forget_programs();
   } else if (const auto* back = std::get_if<pool::note::RolledBack>(&note)) {
     const bool failed = !pool_->ledger().failure.empty();
-    server_->publish(failed ? "Upgrade failed; rolled back to version " +
-                                  std::to_string(back->version.value)
-                            : "Rollback done",
-                     true, failed ? "failed" : "ok");
+    server_->publish(
+        failed ? "Upgrade failed; rolled back to version " + std::to_string(back->version.value)
+               : "Rollback done",
+        true, failed ? "failed" : "ok");
     forget_programs();
   } else if (const auto* incomplete = std::get_if<pool::note::RollBackIncomplete>(&note)) {
     server_->publish("Upgrade failed, and version " + std::to_string(incomplete->version.value) +
@@ -280,9 +280,8 @@ wire::Snapshot Master::snapshot() const {
   snapshot.listeners = listeners_;
   for (const pool::Worker* worker : pool_->workers()) {
     const Roster::Process* process = roster_->find(worker->id);
-    snapshot.workers[worker->id.epoch] =
-        wire::WorkerRecord{*worker, process != nullptr ? process->pid : 0,
-                           process != nullptr && process->orphan};
+    snapshot.workers[worker->id.epoch] = wire::WorkerRecord{
+        *worker, process != nullptr ? process->pid : 0, process != nullptr && process->orphan};
   }
   if (server_) {
     for (const auto& [id, connection] : server_->connections()) {

@@ -70,7 +70,8 @@ class Migration {
   void say_findings() {
     const wire::RubyFindings& findings = read_.findings;
     if (!findings.missing.empty()) {
-      log_->info("state_defaults", "Not in the state, taken as default: " + joined(findings.missing));
+      log_->info("state_defaults",
+                 "Not in the state, taken as default: " + joined(findings.missing));
     }
     if (!findings.unknown.empty()) {
       log_->info("state_unknown", "Unknown in the state, left aside: " + joined(findings.unknown));
@@ -152,8 +153,8 @@ class Migration {
     ledger.version = Version{static_cast<std::uint64_t>(std::max<std::int64_t>(0, ruby_.version))};
     ledger.newest = ledger.version;
     ledger.proved = ledger.version;
-    ledger.deaths_before_ack = static_cast<std::uint32_t>(
-        std::max<std::int64_t>(0, ruby_.consecutive_deaths_before_ack));
+    ledger.deaths_before_ack =
+        static_cast<std::uint32_t>(std::max<std::int64_t>(0, ruby_.consecutive_deaths_before_ack));
     ledger.last_spinup = instant(ruby_.last_spinup);
     ledger.last_upgraded = instant(ruby_.last_upgraded);
     ledger.respawn = ruby_.respawn;
@@ -214,8 +215,8 @@ class Migration {
   Status take_sockets() {
     bool contiguous = !ruby_.bind_fds.empty();
     for (std::size_t i = 0; i < ruby_.bind_fds.size(); ++i) {
-      contiguous = contiguous && ruby_.bind_fds[i] ==
-                                     ruby_.bind_fds[0] + static_cast<std::int64_t>(i);
+      contiguous =
+          contiguous && ruby_.bind_fds[i] == ruby_.bind_fds[0] + static_cast<std::int64_t>(i);
       wire::ListenerRecord record;
       record.index = static_cast<std::uint32_t>(i);
       record.bind_index = record.index;

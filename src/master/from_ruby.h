@@ -1,7 +1,7 @@
 // A Ruby master executes us in its place: same pid, its children, its sockets, its clients.
 //
-// What it hands over is Ruby's YAML (wire/ruby_state.h). The outcome is a Boot, as after a start: we become the
-// guard in its pid, and the first master goes on with the upgrade that was under way.
+// What it hands over is Ruby's YAML (wire/ruby_state.h). The outcome is a Boot, as after a start:
+// we become the guard in its pid, and the first master goes on with the upgrade that was under way.
 #pragma once
 
 #include <string>

@@ -15,10 +15,17 @@
 namespace einhorn::master {
 
 // What the guard says.
-struct GuardSignal { int signal = 0; };
-struct ChildEnded { Pid pid = 0; os::Ended how; };
+struct GuardSignal {
+  int signal = 0;
+};
+struct ChildEnded {
+  Pid pid = 0;
+  os::Ended how;
+};
 struct GuardGone {};
-struct Go { bool successor = false; };
+struct Go {
+  bool successor = false;
+};
 struct Freeze {};  // the successor is up: stop acting
 struct Thaw {};    // the successor is gone: act again
 struct LeaveNow {};

@@ -5,8 +5,8 @@
 //   frozen     everything is written down and handed to the guard; this master does nothing until
 //              the guard says that the new one acts (leave) or is gone (thaw)
 //
-// A failure at any stage leaves this master in its place, and whoever asked is told. Up to `frozen` the pool
-// goes on as always; the loop is never blocked.
+// A failure at any stage leaves this master in its place, and whoever asked is told. Up to `frozen`
+// the pool goes on as always; the loop is never blocked.
 #include <algorithm>
 
 #include "master/master.h"
@@ -30,7 +30,8 @@ bool is_dropped(const std::string& variable, const std::vector<std::string>& dro
 
 }  // namespace
 
-// How einhorn is called now: --reexec-as, or as it was called at first, in the environment it had then.
+// How einhorn is called now: --reexec-as, or as it was called at first, in the environment it had
+// then.
 Result<os::SpawnSpec> Master::successor_spec(const std::vector<std::string>& flags) {
   os::SpawnSpec spec;
   spec.arguments = settings_.reexec_commandline;
@@ -91,8 +92,8 @@ Status Master::begin_leaving_to_ruby(bool smooth) {
     return make_error("--to-ruby", "needs --reexec-as CMDLINE that names the Ruby Einhorn");
   }
   if (guard_.socket() < 0 || handoff_.stage != Handoff::Stage::kNone) {
-    return make_error("--to-ruby", guard_.socket() < 0 ? "there is no guard"
-                                                       : "another hand-off is under way");
+    return make_error("--to-ruby",
+                      guard_.socket() < 0 ? "there is no guard" : "another hand-off is under way");
   }
   to_ruby_ = true;
   return begin_upgrade(smooth, false);
@@ -127,20 +128,19 @@ Status Master::begin_reload() {
   if (handoff_.stage != Handoff::Stage::kNone) {
     return Ok{};  // the one that is under way will do
   }
-  log_->info("reloading", "Reloading einhorn master (" +
-                              base_name(settings_.reexec_commandline.empty()
-                                            ? settings_.script
-                                            : settings_.reexec_commandline[0]) +
-                              ")...");
+  log_->info("reloading",
+             "Reloading einhorn master (" +
+                 base_name(settings_.reexec_commandline.empty() ? settings_.script
+                                                                : settings_.reexec_commandline[0]) +
+                 ")...");
   Result<os::SpawnSpec> spec = successor_spec({"--upgrade-check"});
   Result<os::Spawned> check = spec ? spawn_beside(*spec) : Result<os::Spawned>(spec.error());
   if (!check) {
     settings_.pending_upgrades = 0;
     settings_dirty_ = true;
     persist();
-    log_->error("reload_failed",
-                "Can not initiate einhorn master reload safely, aborting: " +
-                    check.error().message());
+    log_->error("reload_failed", "Can not initiate einhorn master reload safely, aborting: " +
+                                     check.error().message());
     return check.error();
   }
   handoff_ = {Handoff::Stage::kChecking, check->pid, check->pidfd, now_ + kCheckPatience};
@@ -192,9 +192,10 @@ bool Master::on_handoff_child(Pid pid, os::Ended how) {
     if (how.code == kExited && how.status == 0) {
       to_ruby_ ? become_ruby() : boot_successor();
     } else {
-      fail_handoff("the check (--upgrade-check) " +
-                   std::string(how.code == kExited ? "exited with status " : "was killed by signal ") +
-                   std::to_string(how.status));
+      fail_handoff(
+          "the check (--upgrade-check) " +
+          std::string(how.code == kExited ? "exited with status " : "was killed by signal ") +
+          std::to_string(how.status));
     }
     return true;
   }
@@ -237,9 +238,11 @@ void Master::fail_handoff(const std::string& reason) {
               "Can not initiate einhorn master reload safely, aborting: " + reason);
   persist();
   if (upgrade) {
-    server_->publish("Could not start the upgrade: Can not initiate einhorn master reload safely, "
-                     "aborting: " + reason,
-                     true, "could_not_start");
+    server_->publish(
+        "Could not start the upgrade: Can not initiate einhorn master reload safely, "
+        "aborting: " +
+            reason,
+        true, "could_not_start");
   }
 }
 

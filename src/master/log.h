@@ -1,7 +1,7 @@
 // The log: whole lines, on standard error or in a file, as text or as JSON.
 //
-// Writing never waits: a line that a slow or vanished reader, a full disk or a closed descriptor does not take is
-// dropped and counted, and the count is said with the next line that goes through.
+// Writing never waits: a line that a slow or vanished reader, a full disk or a closed descriptor
+// does not take is dropped and counted, and the count is said with the next line that goes through.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,10 @@ struct LogLine {
   Level level = Level::kInfo;
   std::string_view event;  // a word for programs: "launched", "exited"; static text
   std::string text;
-  Pid pid = 0;             // of the worker concerned; 0: none
+  Pid pid = 0;  // of the worker concerned; 0: none
   std::optional<WorkerId> worker = {};
   std::optional<Version> version = {};
-  bool upgrade = false;    // also told to whoever asked for the upgrade
+  bool upgrade = false;  // also told to whoever asked for the upgrade
 };
 
 class Log {
@@ -43,8 +43,12 @@ class Log {
 
   void write(const LogLine& line);
   void debug(std::string text) { write({Level::kDebug, "debug", std::move(text)}); }
-  void info(std::string_view event, std::string text) { write({Level::kInfo, event, std::move(text)}); }
-  void error(std::string_view event, std::string text) { write({Level::kError, event, std::move(text)}); }
+  void info(std::string_view event, std::string text) {
+    write({Level::kInfo, event, std::move(text)});
+  }
+  void error(std::string_view event, std::string text) {
+    write({Level::kError, event, std::move(text)});
+  }
   [[nodiscard]] bool wants(Level level) const { return static_cast<int>(level) >= verbosity_; }
   [[nodiscard]] std::uint64_t dropped() const { return dropped_total_; }
 

@@ -102,8 +102,8 @@ std::optional<Instant> Master::next_deadline() {
   return next;
 }
 
-// A wall clock that was set makes every time we show wrong; slow drift is left alone, so that a time
-// shown twice reads the same.
+// A wall clock that was set makes every time we show wrong; slow drift is left alone, so that a
+// time shown twice reads the same.
 void Master::check_wall_clock() {
   const WallOffset current = kernel_.wall_offset();
   const std::int64_t step = current.nanoseconds - settings_.wall_offset.nanoseconds;
@@ -304,8 +304,7 @@ void Master::take_worker_message(WorkerId worker, std::string_view text) {
     } else if (line == "WATCHDOG=1") {
       apply(pool::event::Pinged{worker, "null"});
     } else if (line.starts_with("STATUS=")) {
-      apply(pool::event::StatusSaid{
-          worker, std::string(line.substr(7, limits::kMaxStatusBytes))});
+      apply(pool::event::StatusSaid{worker, std::string(line.substr(7, limits::kMaxStatusBytes))});
     }
   }
 }
@@ -319,7 +318,8 @@ std::optional<WorkerId> Master::sender(const os::Peer& peer, Pid claimed) {
   if (from == named) {
     return named;
   }
-  // A helper that a worker ran for this may be gone already, with its ancestry. Then the user counts.
+  // A helper that a worker ran for this may be gone already, with its ancestry. Then the user
+  // counts.
   const bool vanished = kernel_.parent_of(peer.pid) == 0;
   if (!from && vanished && (peer.uid == 0 || peer.uid == kernel_.own_uid())) {
     return named;
@@ -348,9 +348,8 @@ void Master::ping(const os::Peer& peer, Pid pid, std::string request_id) {
     apply(pool::event::Pinged{*worker, std::move(request_id)});
     return;
   }
-  log_->error("ping_refused", "Process " + std::to_string(peer.pid) +
-                                  " sent a ping for PID " + std::to_string(pid) +
-                                  ", which is not its worker; ignoring it.");
+  log_->error("ping_refused", "Process " + std::to_string(peer.pid) + " sent a ping for PID " +
+                                  std::to_string(pid) + ", which is not its worker; ignoring it.");
 }
 
 void Master::set_verbosity(std::int32_t verbosity) {
@@ -430,8 +429,7 @@ Result<wire::Program> Master::record_program(Version version) {
   return program;
 }
 
-std::string pin_program(os::Kernel& kernel, const std::string& path,
-                        const std::string& directory) {
+std::string pin_program(os::Kernel& kernel, const std::string& path, const std::string& directory) {
   const std::size_t slash = path.rfind('/');
   if (slash == std::string::npos) {
     return path;

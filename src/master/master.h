@@ -39,8 +39,7 @@ class Master final : public CommandTarget {
  public:
   // Takes over from the snapshot that the guard hands out on `control`; waits for it for
   // `patience` at most. Errors: it can't be read, or something in it is missing.
-  static Result<std::unique_ptr<Master>> create(os::Kernel& kernel, int control,
-                                                Duration patience,
+  static Result<std::unique_ptr<Master>> create(os::Kernel& kernel, int control, Duration patience,
                                                 std::vector<std::string> environment);
   ~Master() override;
 
@@ -94,7 +93,7 @@ class Master final : public CommandTarget {
   struct Handoff {
     enum class Stage { kNone, kChecking, kBooting, kFrozen };
     Stage stage = Stage::kNone;
-    Pid pid = 0;       // of the check, then of the new master
+    Pid pid = 0;  // of the check, then of the new master
     int pidfd = -1;
     Instant deadline;
     int control = -1;  // the guard's end, as long as it has not got it
@@ -170,7 +169,7 @@ class Master final : public CommandTarget {
   std::optional<int> exit_code_;
   bool left_ = false;  // another master acts
   Handoff handoff_;
-  bool to_ruby_ = false;  // the hand-off under way is one to a Ruby master
+  bool to_ruby_ = false;                  // the hand-off under way is one to a Ruby master
   std::vector<std::string> environment_;  // of this process
   bool successor_of_master_ = false;
   int successor_ = -1;  // while frozen: the socket to who is taking over

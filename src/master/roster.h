@@ -17,10 +17,10 @@ class Roster {
   struct Process {
     WorkerId worker;
     Pid pid = 0;
-    int pidfd = -1;        // ours
-    bool orphan = false;   // child of a dead guard: nobody learns how it ends
-    bool own = false;      // our own child: there was no guard when it was spawned
-    bool reported = false; // its death was seen; how it ended is not known yet
+    int pidfd = -1;         // ours
+    bool orphan = false;    // child of a dead guard: nobody learns how it ends
+    bool own = false;       // our own child: there was no guard when it was spawned
+    bool reported = false;  // its death was seen; how it ended is not known yet
   };
 
   static constexpr std::uint64_t kWorkerToken = std::uint64_t{3} << 40U;

@@ -153,11 +153,11 @@ Status Master::restore() {
   for (wire::WorkerRecord& record : records) {
     restore_worker(std::move(record));
   }
-  server_ = std::make_unique<CommandServer>(
-      kernel_, *log_, descriptors_.command,
-      [this](Connection& connection, const wire::Request& request) {
-        commands_.handle(*server_, connection, request);
-      });
+  server_ =
+      std::make_unique<CommandServer>(kernel_, *log_, descriptors_.command,
+                                      [this](Connection& connection, const wire::Request& request) {
+                                        commands_.handle(*server_, connection, request);
+                                      });
   adopt_connections(read->connections);
   return Ok{};
 }
@@ -197,7 +197,8 @@ void Master::restore_worker(wire::WorkerRecord record) {
     return;
   }
   if (record.pid == 0) {
-    events_.push_back(pool::event::SpawnFailed{id, "the master died before the worker was started"});
+    events_.push_back(
+        pool::event::SpawnFailed{id, "the master died before the worker was started"});
     return;
   }
   Roster::Process process;
@@ -263,8 +264,7 @@ void Master::resume_upgrade() {
     settings_.pending_upgrades = 0;
     settings_dirty_ = true;
     if (!begun) {
-      log_->error("upgrade_not_started",
-                  "Could not start the upgrade: " + begun.error().message());
+      log_->error("upgrade_not_started", "Could not start the upgrade: " + begun.error().message());
       server_->publish("Could not start the upgrade: " + begun.error().message(), true,
                        "could_not_start");
     }
@@ -302,7 +302,8 @@ void Master::resume() {
   guard_.ready();
   if (successor_of_master_) {
     if (const auto program = kernel_.own_program_unless(public_pid_)) {
-      log_->info("renewing_guard", "Einhorn's program has changed; the guard is replaced in its place");
+      log_->info("renewing_guard",
+                 "Einhorn's program has changed; the guard is replaced in its place");
       guard_.renew(*program, 1);
       guard_.flush();
       if (!guard_.blocked()) {
@@ -314,9 +315,10 @@ void Master::resume() {
     settings_.started = true;
     events_.push_front(pool::event::Started{});
   } else {
-    log_->info("master_started", "A new master goes on (pid " + std::to_string(own_pid_) + ", the " +
-                                     std::to_string(settings_.generation) + ". of this pool) with " +
-                                     std::to_string(pool_->alive()) + " workers");
+    log_->info("master_started", "A new master goes on (pid " + std::to_string(own_pid_) +
+                                     ", the " + std::to_string(settings_.generation) +
+                                     ". of this pool) with " + std::to_string(pool_->alive()) +
+                                     " workers");
   }
   drain_events();
   if (!exit_code_) {

@@ -77,8 +77,8 @@ wire::RubyState state_of(const wire::Snapshot& snapshot) {
   state.version = static_cast<std::int64_t>(snapshot.ledger.version.value);
   state.orig_cmd = settings.original_command;
   const auto program = snapshot.programs.find(snapshot.ledger.version);
-  state.cmd = program != snapshot.programs.end() ? program->second.arguments
-                                                 : settings.original_command;
+  state.cmd =
+      program != snapshot.programs.end() ? program->second.arguments : settings.original_command;
   for (const auto& [index, listener] : snapshot.listeners) {
     state.bind.push_back({listener.host, listener.port_given, listener.flags});
     state.bind_fds.push_back(settings.first_descriptor + static_cast<std::int64_t>(index));
@@ -161,8 +161,7 @@ Result<os::Becoming> plan(const Boot& boot) {
       handoff.servers.push_back({fd.get()});
     } else if (name.starts_with("conn:")) {
       const auto id = std::strtoull(name.c_str() + 5, nullptr, 10);
-      if (const auto record = snapshot.connections.find(id);
-          record != snapshot.connections.end()) {
+      if (const auto record = snapshot.connections.find(id); record != snapshot.connections.end()) {
         becoming.kept.push_back(fd.get());
         handoff.connections.push_back(connection_of(record->second, fd.get()));
       }
@@ -195,8 +194,8 @@ void leave_to_ruby(const Boot& boot, pid_t master, int control) {
   Log log(**kernel, (*kernel)->own_pid(), boot.settings.verbosity, boot.settings.log_json);
   static_cast<void>(log.open(boot.settings.log_file).has_value());
   log.set_time(to_wall((*kernel)->now(), boot.settings.wall_offset));
-  log.info("leaving_to_ruby", "About to re-exec einhorn master as " +
-                                  boot.settings.reexec_commandline.at(0));
+  log.info("leaving_to_ruby",
+           "About to re-exec einhorn master as " + boot.settings.reexec_commandline.at(0));
   Result<os::Becoming> becoming = plan(boot);
   const Status failed = becoming ? os::become(*becoming, master, control) : becoming.error();
   log.error("leaving_failed", "Could not become " + boot.settings.reexec_commandline.at(0) + ": " +

@@ -1,9 +1,9 @@
 // The kernel, as the master sees it: every system call it makes is one of these verbs.
 //
 // There are two implementations, and the same contract tests run against both: LinuxKernel, and the
-// simulated one of tests/sim. Descriptors are plain numbers here; who owns one is said at each verb.
-// EINTR never shows. What is ordinary (would block, end of file, gone) is part of the value; an
-// Error is a failure.
+// simulated one of tests/sim. Descriptors are plain numbers here; who owns one is said at each
+// verb. EINTR never shows. What is ordinary (would block, end of file, gone) is part of the value;
+// an Error is a failure.
 #pragma once
 
 #include <cstdint>
@@ -77,17 +77,18 @@ struct SpawnSpec {
   std::string program;                 // path, already resolved
   std::vector<std::string> arguments;  // argv, the 0th included
   std::vector<std::string> environment;
-  std::string directory;               // "": the spawner's own
+  std::string directory;  // "": the spawner's own
   // What it gets besides 0, 1, 2 and what the spawner inherited. No `from` is another one's `to`.
   std::vector<DescriptorMove> descriptors;
-  // Every number to be passed or inherited lies below this one. The rest of the spawner's table is not even
-  // copied, so that a spawn's cost does not grow with the descriptors that the spawner has open.
+  // Every number to be passed or inherited lies below this one. The rest of the spawner's table is
+  // not even copied, so that a spawn's cost does not grow with the descriptors that the spawner has
+  // open.
   int keep_below = 256;
-  std::vector<int> closed;                  // inherited descriptors that it does not get
-  std::string connect_to;  // unix socket path that `connect_as` is connected to; "" none
+  std::vector<int> closed;  // inherited descriptors that it does not get
+  std::string connect_to;   // unix socket path that `connect_as` is connected to; "" none
   int connect_as = -1;
   bool own_group = true;
-  bool sibling = true;      // its parent is the spawner's parent
+  bool sibling = true;  // its parent is the spawner's parent
   int parent_death_signal = 0;
   std::optional<int> nice;
   SpawnNote* note = nullptr;
@@ -160,8 +161,8 @@ class Kernel {
   // How a child of our own ended, once it is dead; reaps it. None: not dead, or not our child.
   virtual std::optional<Ended> reap(Pid pid) = 0;
   virtual Pid parent_of(Pid pid) = 0;  // 0: no such process
-  // Our own executable, as a descriptor to execute it by; none if `pid` runs the same one (pid 0: in any
-  // case). The caller's to close.
+  // Our own executable, as a descriptor to execute it by; none if `pid` runs the same one (pid 0:
+  // in any case). The caller's to close.
   virtual std::optional<int> own_program_unless(Pid pid) = 0;
   virtual Pid own_pid() = 0;
   virtual Pid own_parent() = 0;

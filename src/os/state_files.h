@@ -1,7 +1,7 @@
 // The files a pool leaves in the file system: lock, pid file, command socket.
 //
-// They may lie in a directory that everybody can write to. A path that is a link, or a file that is not
-// ours, is refused and never followed, emptied or removed.
+// They may lie in a directory that everybody can write to. A path that is a link, or a file that is
+// not ours, is refused and never followed, emptied or removed.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ struct SocketFile {
 // A listening stream socket; a dead socket file of ours there is replaced.
 [[nodiscard]] Result<SocketFile> open_command_socket(const std::string& path, std::uint32_t mode,
                                                      const std::string& group);
-// A datagram socket that learns its senders' pids; whatever socket file of ours is there is replaced.
+// A datagram socket that learns its senders' pids; whatever socket file of ours is there is
+// replaced.
 [[nodiscard]] Result<SocketFile> open_notify_socket(const std::string& path, std::uint32_t mode);
 
 // The pid without a newline, 0644. Errors: the path is a link or a file that is not ours.

@@ -32,9 +32,9 @@ struct Config {
   int stop_signal = SIGUSR2;
   std::uint32_t give_up = 0;  // consecutive deaths before ACK until the pool fails; 0: never
 
-  std::uint32_t canary = 1;             // new workers that must prove a version first
-  Duration canary_seconds{0};           // how long they must stay up
-  std::uint32_t upgrade_failures = 3;   // failing new workers until a roll-back; 0: any number
+  std::uint32_t canary = 1;            // new workers that must prove a version first
+  Duration canary_seconds{0};          // how long they must stay up
+  std::uint32_t upgrade_failures = 3;  // failing new workers until a roll-back; 0: any number
   std::optional<Duration> upgrade_timeout;
 };
 

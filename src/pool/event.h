@@ -29,9 +29,9 @@ struct ExitStatus {
 // --- events -------------------------------------------------------------------------------------
 namespace event {
 
-struct Started {};    // the pool's life begins
-struct TimerDue {};   // next_deadline() has come
-struct Spawned {      // outcome of a Spawn action
+struct Started {};   // the pool's life begins
+struct TimerDue {};  // next_deadline() has come
+struct Spawned {     // outcome of a Spawn action
   WorkerId worker;
 };
 struct SpawnFailed {  // outcome of a Spawn action
@@ -78,17 +78,27 @@ struct Reconfigured {  // some options changed while running
 
 }  // namespace event
 
-using Event = std::variant<event::Started, event::TimerDue, event::Spawned, event::SpawnFailed,
-                           event::Exited, event::Acked, event::Pinged, event::StatusSaid,
-                           event::SetNumber, event::Upgrade, event::RollBack, event::Stop,
-                           event::Quit, event::SignalAll, event::Reconfigured>;
+using Event =
+    std::variant<event::Started, event::TimerDue, event::Spawned, event::SpawnFailed, event::Exited,
+                 event::Acked, event::Pinged, event::StatusSaid, event::SetNumber, event::Upgrade,
+                 event::RollBack, event::Stop, event::Quit, event::SignalAll, event::Reconfigured>;
 
-// --- notes: what happened, for the log, the event stream and whoever asked ------------------------
+// --- notes: what happened, for the log, the event stream and whoever asked
+// ------------------------
 namespace note {
 
-struct Launching { std::uint32_t count; };
-struct Launched { WorkerId worker; Version version; };
-struct LaunchFailed { WorkerId worker; Version version; std::string reason; };
+struct Launching {
+  std::uint32_t count;
+};
+struct Launched {
+  WorkerId worker;
+  Version version;
+};
+struct LaunchFailed {
+  WorkerId worker;
+  Version version;
+  std::string reason;
+};
 struct Exited {
   WorkerId worker;
   Version version;
@@ -97,41 +107,109 @@ struct Exited {
   bool stopping;  // it had been told to
   Duration lived;
 };
-struct Acked { WorkerId worker; AckMode by; Duration after; };
-struct AckCount { std::uint32_t ready; std::uint32_t target; std::uint32_t streak; };
-struct AckRefused { WorkerId worker; AckMode by; bool repeated; };  // wrong mode, or the second one
-struct AckOverdue { WorkerId worker; Duration waited; };            // a warning each minute
-struct AckMissed { WorkerId worker; Duration waited; };
-struct Signaling { int signal; std::vector<WorkerId> workers; std::vector<WorkerId> again; };
-struct Killing { WorkerId worker; Duration after; };  // it did not react to its stop signal
-struct BackingOff { Duration interval; std::uint32_t deaths; };
-struct UpgradeStarted { Version from; Version to; bool smooth; bool again; std::uint32_t ready; };
-struct CanaryProved { Version version; std::uint32_t workers; };
-struct CullingOld { std::uint32_t count; bool smooth; };
-struct CullingExcess { std::uint32_t count; };
-struct Upgraded { Version version; };
-struct UpgradeFailed { Version from; Version to; std::string reason; std::vector<std::string> failures; };
-struct RollBackStarted { Version from; Version to; };
-struct RolledBack { Version version; };
-struct RollBackRefused { std::string reason; };
-struct RollBackIncomplete { Version version; std::string reason; };
-struct NumberChanged { std::uint32_t from; std::uint32_t to; };
-struct GaveUp { std::uint32_t deaths; };
+struct Acked {
+  WorkerId worker;
+  AckMode by;
+  Duration after;
+};
+struct AckCount {
+  std::uint32_t ready;
+  std::uint32_t target;
+  std::uint32_t streak;
+};
+struct AckRefused {
+  WorkerId worker;
+  AckMode by;
+  bool repeated;
+};  // wrong mode, or the second one
+struct AckOverdue {
+  WorkerId worker;
+  Duration waited;
+};  // a warning each minute
+struct AckMissed {
+  WorkerId worker;
+  Duration waited;
+};
+struct Signaling {
+  int signal;
+  std::vector<WorkerId> workers;
+  std::vector<WorkerId> again;
+};
+struct Killing {
+  WorkerId worker;
+  Duration after;
+};  // it did not react to its stop signal
+struct BackingOff {
+  Duration interval;
+  std::uint32_t deaths;
+};
+struct UpgradeStarted {
+  Version from;
+  Version to;
+  bool smooth;
+  bool again;
+  std::uint32_t ready;
+};
+struct CanaryProved {
+  Version version;
+  std::uint32_t workers;
+};
+struct CullingOld {
+  std::uint32_t count;
+  bool smooth;
+};
+struct CullingExcess {
+  std::uint32_t count;
+};
+struct Upgraded {
+  Version version;
+};
+struct UpgradeFailed {
+  Version from;
+  Version to;
+  std::string reason;
+  std::vector<std::string> failures;
+};
+struct RollBackStarted {
+  Version from;
+  Version to;
+};
+struct RolledBack {
+  Version version;
+};
+struct RollBackRefused {
+  std::string reason;
+};
+struct RollBackIncomplete {
+  Version version;
+  std::string reason;
+};
+struct NumberChanged {
+  std::uint32_t from;
+  std::uint32_t to;
+};
+struct GaveUp {
+  std::uint32_t deaths;
+};
 struct Recovered {};  // a failed pool has a worker again, or was told to try
-struct Stopping { int signal; };
+struct Stopping {
+  int signal;
+};
 struct Gone {};  // the last worker of a stopping pool is gone
 
 }  // namespace note
 
-using Note = std::variant<
-    note::Launching, note::Launched, note::LaunchFailed, note::Exited, note::Acked, note::AckCount,
-    note::AckRefused, note::AckOverdue, note::AckMissed, note::Signaling, note::Killing,
-    note::BackingOff, note::UpgradeStarted, note::CanaryProved, note::CullingOld,
-    note::CullingExcess, note::Upgraded, note::UpgradeFailed, note::RollBackStarted,
-    note::RolledBack, note::RollBackRefused, note::RollBackIncomplete, note::NumberChanged,
-    note::GaveUp, note::Recovered, note::Stopping, note::Gone>;
+using Note =
+    std::variant<note::Launching, note::Launched, note::LaunchFailed, note::Exited, note::Acked,
+                 note::AckCount, note::AckRefused, note::AckOverdue, note::AckMissed,
+                 note::Signaling, note::Killing, note::BackingOff, note::UpgradeStarted,
+                 note::CanaryProved, note::CullingOld, note::CullingExcess, note::Upgraded,
+                 note::UpgradeFailed, note::RollBackStarted, note::RolledBack,
+                 note::RollBackRefused, note::RollBackIncomplete, note::NumberChanged, note::GaveUp,
+                 note::Recovered, note::Stopping, note::Gone>;
 
-// --- actions --------------------------------------------------------------------------------------
+// --- actions
+// --------------------------------------------------------------------------------------
 struct Spawn {
   WorkerId worker;
   Version version;

@@ -126,9 +126,9 @@ void Pool::on_worker_timer(Entry& entry, Instant now) {
   const Worker failed = worker;
   count_death_before_ack();
   stop_workers({worker.id}, config_.stop_signal, now);
-  count_upgrade_failure(failed, "did not ACK within " +
-                                    std::to_string(static_cast<int>(to_seconds(waited))) + " s",
-                        now);
+  count_upgrade_failure(
+      failed, "did not ACK within " + std::to_string(static_cast<int>(to_seconds(waited))) + " s",
+      now);
 }
 
 void Pool::kill(Entry& entry, Instant now) {

@@ -1,14 +1,15 @@
 // The pool: every decision about how workers live and die, and nothing else.
 //
 // `step(event, now)` takes what happened and answers what is to be done. It makes no system call,
-// reads no clock and knows no descriptor and no pid: the master carries out the actions in their order
-// and reports each outcome as another event.
+// reads no clock and knows no descriptor and no pid: the master carries out the actions in their
+// order and reports each outcome as another event.
 //
 // Words. The *target version* is the one that new workers get. A worker of the target version is
 // *modern*, any other one is *old*. The *number* is how many modern workers are wanted.
 //
 // Invariants (checked by the simulation after every step):
-//   capacity   while a newer version comes up, ready workers (of any version, not stopping) never fall
+//   capacity   while a newer version comes up, ready workers (of any version, not stopping) never
+//   fall
 //              below the number because of something the pool did
 //   identity   slots are unique among living workers; an epoch is used once
 //   rollback   until the target version has proved itself, old ready workers are never all stopped
@@ -41,9 +42,9 @@ struct UpgradeProgress {
   Version from;
   Version to;
   bool smooth = true;
-  bool rollback = true;      // failing leads to a roll-back
-  bool going_back = false;   // this is the roll-back
-  bool proved = false;       // the canaries have done their time
+  bool rollback = true;     // failing leads to a roll-back
+  bool going_back = false;  // this is the roll-back
+  bool proved = false;      // the canaries have done their time
   std::uint32_t failures = 0;
   Instant started_at;
   std::vector<std::string> reports;  // how new workers failed; the first few
@@ -71,8 +72,8 @@ struct Ledger {
 class Pool {
  public:
   explicit Pool(Config config);
-  // A pool as it was, from a snapshot. The master then reports which workers are gone. A TimerDue is
-  // due at once: what was waited for is worked out anew.
+  // A pool as it was, from a snapshot. The master then reports which workers are gone. A TimerDue
+  // is due at once: what was waited for is worked out anew.
   Pool(Config config, Ledger ledger, std::vector<Worker> workers);
 
   // The actions stay valid until the next step.

@@ -73,7 +73,7 @@ void Pool::on(const event::RollBack& /*event*/, Instant now) {
   UpgradeProgress progress;
   progress.from = ledger_.version;
   progress.to = *ledger_.previous;
-  progress.rollback = false;
+  progress.rollback = true;  // what served until now serves on if that one does not come up any more
   progress.going_back = true;
   progress.proved = true;
   note(note::RollBackStarted{progress.from, progress.to});
@@ -175,11 +175,16 @@ void Pool::fail_upgrade(std::string reason, Instant now) {
 void Pool::cull(Instant now) {
   const std::size_t number = config_.number;
   if (!ledger_.upgrade && old_unsignaled() > 0) {
-    std::vector<WorkerId> old = oldest(old_ready_, old_ready_.size());
+    // Where a roll-back could not fill the pool up, an old one serves until it is replaced.
+    const bool filled = modern_ready_.size() >= number;
+    const std::size_t spare = ready() > number ? ready() - number : 0;
+    std::vector<WorkerId> old = oldest(old_ready_, filled ? old_ready_.size() : spare);
     const std::vector<WorkerId> unready = oldest(old_starting_, old_starting_.size());
     old.insert(old.end(), unready.begin(), unready.end());
-    note(note::CullingOld{static_cast<std::uint32_t>(old.size()), false});
-    stop_workers(std::move(old), config_.stop_signal, now);
+    if (!old.empty()) {
+      note(note::CullingOld{static_cast<std::uint32_t>(old.size()), !filled});
+      stop_workers(std::move(old), config_.stop_signal, now);
+    }
   } else if (ledger_.upgrade && ledger_.upgrade->smooth && ledger_.upgrade->proved) {
     const std::size_t ready_now = old_ready_.size() + modern_ready_.size();
     const std::size_t excess =

@@ -52,8 +52,7 @@ int run_master(int control, std::vector<std::string> environment, einhorn::Title
     return complain(kernel.error());
   }
   Result<std::unique_ptr<einhorn::master::Master>> master =
-      einhorn::master::Master::create(**kernel, control, kHandOverPatience,
-                                      std::move(environment));
+      einhorn::master::Master::create(**kernel, control, kHandOverPatience, std::move(environment));
   if (!master) {
     return complain(master.error());
   }
@@ -73,9 +72,9 @@ int run_new_pool(Options options, std::vector<std::string> environment, const st
   return einhorn::run_guard(std::move(*boot), nullptr, title);
 }
 
-// --with-state-fd: what is behind the descriptor says who we are. A socket: a guard has started us as its
-// master. A file that a guard wrote: we are that guard, renewed. Anything else: a Ruby master has
-// executed us in its place.
+// --with-state-fd: what is behind the descriptor says who we are. A socket: a guard has started us
+// as its master. A file that a guard wrote: we are that guard, renewed. Anything else: a Ruby
+// master has executed us in its place.
 int run_with_state(int fd, std::vector<std::string> environment, const std::string& script,
                    einhorn::Title& title) {
   struct stat status {};
@@ -103,8 +102,8 @@ int run_with_state(int fd, std::vector<std::string> environment, const std::stri
 }  // namespace
 
 int main(int argc, char** argv, char** envp) {
-  // First of all, so that nothing half done is left behind by a signal: the guard takes them in, and
-  // the master is not the process to talk to.
+  // First of all, so that nothing half done is left behind by a signal: the guard takes them in,
+  // and the master is not the process to talk to.
   block_signals();
   einhorn::os::open_standard_descriptors();
   signal(SIGPIPE, SIG_IGN);  // nobody who stops reading our log stops us
@@ -114,7 +113,8 @@ int main(int argc, char** argv, char** envp) {
   for (char** variable = envp; *variable != nullptr; ++variable) {
     environment.emplace_back(*variable);
   }
-  Result<Options> options = einhorn::master::parse_options({arguments.begin() + 1, arguments.end()});
+  Result<Options> options =
+      einhorn::master::parse_options({arguments.begin() + 1, arguments.end()});
   if (!options) {
     return complain(options.error());
   }

@@ -71,7 +71,7 @@ int number(std::string_view word) {
 
 std::string shown_name(const wire::Settings& settings) {
   if (!settings.name.empty()) {
-    return settings.name;
+    return "ruby " + settings.name;  // what tools that look through `ps` know
   }
   std::string shown;
   for (const std::string& word : settings.original_command) {
@@ -102,6 +102,8 @@ int run_guard(master::Boot boot, const Renewal* renewal, Title& title) {
   plan->arguments = argv.data();
   plan->environment = envp.data();
   copy_path(plan->pidfile, settings.pidfile);
+  copy_path(plan->log_file, settings.log_file);
+  plan->log_json = settings.log_json;
   if (const char* manager = std::getenv("NOTIFY_SOCKET")) {
     copy_path(plan->notify_socket, manager);
   }

@@ -10,12 +10,13 @@
 namespace einhorn {
 
 struct Renewal {
-  int how = 1;       // 1: go on as the guard; 2: leave the pool to --reexec-as
+  int how = 1;  // 1: go on as the guard; 2: leave the pool to --reexec-as
   pid_t master = -1;
   int control = -1;
 };
 
-// Runs the guard of that pool; returns the exit status for main. `renewal` if a master runs already.
+// Runs the guard of that pool; returns the exit status for main. `renewal` if a master runs
+// already.
 int run_guard(master::Boot boot, const Renewal* renewal, Title& title);
 
 // What a guard left behind when it executed this program (see Guard::renew).

@@ -2,7 +2,6 @@
 
 #include <histedit.h>
 #include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include "os/linux/retry.h"
 #include "os/unique_fd.h"
 #include "shell/history_file.h"
+#include "shell/terminal.h"
 
 namespace einhorn::shell {
 
@@ -49,14 +49,6 @@ class BlockedSignals {
  private:
   sigset_t before_ = {};
 };
-
-std::size_t terminal_width(int fd) {
-  winsize size = {};
-  if (::ioctl(fd, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) {
-    return 80;
-  }
-  return size.ws_col;
-}
 
 // The words in columns, sorted downwards as `ls` does.
 std::string in_columns(const std::vector<std::string>& words, std::size_t width) {

@@ -5,27 +5,13 @@
 
 #include <cerrno>
 
+#include "os/linux/retry.h"
+
 namespace einhorn::shell {
 
 namespace {
 
 constexpr std::string_view kHexDigits = "0123456789abcdef";
-
-Status write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = os::retry([&] { return ::write(fd, text.data(), text.size()); });
-    if (written >= 0) {
-      text.remove_prefix(static_cast<std::size_t>(written));
-    } else if (errno == EAGAIN) {
-      // Somebody who shares the terminal or pipe has made it non-blocking.
-      pollfd entry = {fd, POLLOUT, 0};
-      ::poll(&entry, 1, -1);
-    } else {
-      return Error{errno, fd == STDOUT_FILENO ? "write to standard output" : "write", ""};
-    }
-  }
-  return Ok{};
-}
 
 }  // namespace
 
@@ -44,6 +30,22 @@ std::string escape_controls(std::string_view text, Newlines newlines) {
     }
   }
   return escaped;
+}
+
+Status write_all(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = os::retry([&] { return ::write(fd, text.data(), text.size()); });
+    if (written >= 0) {
+      text.remove_prefix(static_cast<std::size_t>(written));
+    } else if (errno == EAGAIN) {
+      // Somebody who shares the terminal or pipe has made it non-blocking.
+      pollfd entry = {fd, POLLOUT, 0};
+      ::poll(&entry, 1, -1);
+    } else {
+      return Error{errno, fd == STDOUT_FILENO ? "write to standard output" : "write", ""};
+    }
+  }
+  return Ok{};
 }
 
 Output::Output(int fd) : fd_(fd), is_terminal_(::isatty(fd) == 1) {}

@@ -14,6 +14,9 @@ enum class Newlines { kKept, kEscaped };
 // what a worker or another user chose to say can't drive the terminal.
 [[nodiscard]] std::string escape_controls(std::string_view text, Newlines newlines);
 
+// Writes all of it, as it is. Errors: the write's.
+[[nodiscard]] Status write_all(int fd, std::string_view text);
+
 // An open descriptor that is written to without a buffer, so that nothing is lost or said twice
 // when the process is ended by a signal.
 class Output {

@@ -12,7 +12,8 @@ namespace einhorn::shell {
 
 namespace {
 
-constexpr std::chrono::seconds kHelpTimeout{1};
+constexpr std::chrono::seconds kAsideTimeout{1};
+constexpr std::chrono::milliseconds kQuiet{250};
 
 std::string seconds_text(Duration duration) {
   char text[64];
@@ -55,12 +56,29 @@ Error Session::explain(Error error, std::string_view command) const {
   return error;
 }
 
-Result<CommandEnd> Session::converse(const client::Request& request, const ReplySink& sink) {
+Result<wire::Reply> Session::next_reply(const client::Deadline& give_up,
+                                        const std::function<void()>& on_quiet) {
+  while (on_quiet && !give_up.passed()) {
+    const Result<bool> came =
+        connection_->wait(client::Deadline::earlier(give_up, client::Deadline::after(kQuiet)));
+    if (!came) {
+      return came.error();
+    }
+    if (*came) {
+      break;
+    }
+    on_quiet();
+  }
+  return connection_->receive(give_up);
+}
+
+Result<CommandEnd> Session::converse(const client::Request& request, const ReplySink& sink,
+                                     const std::function<void()>& on_quiet) {
   CHECK(connection_.has_value());
   const client::Deadline give_up = deadline();
   Status status = connection_->send(request, give_up);
   while (status) {
-    Result<wire::Reply> reply = connection_->receive(give_up);
+    Result<wire::Reply> reply = next_reply(give_up, on_quiet);
     if (!reply) {
       status = std::move(reply).error();
       break;
@@ -77,12 +95,13 @@ Result<CommandEnd> Session::converse(const client::Request& request, const Reply
   return explain(std::move(status).error(), request.command);
 }
 
-Result<CommandEnd> Session::run(const CommandLine& line, const ReplySink& sink) {
+Result<CommandEnd> Session::run(const CommandLine& line, const ReplySink& sink,
+                                const std::function<void()>& on_quiet) {
   client::Request request;
   request.id = ++last_id_;
   request.command = line.command;
   request.args = line.args;
-  return converse(request, sink);
+  return converse(request, sink, on_quiet);
 }
 
 Result<std::string> Session::greet(const std::string& user) {
@@ -90,24 +109,24 @@ Result<std::string> Session::greet(const std::string& user) {
   request.command = "ehlo";
   wire::put(request.extra, "user", user);
   std::string welcome;
-  Result<CommandEnd> end = converse(request, [&welcome](const wire::Reply& reply) -> Status {
+  const ReplySink sink = [&welcome](const wire::Reply& reply) -> Status {
     welcome += reply.message;
     return Ok{};
-  });
+  };
+  Result<CommandEnd> end = converse(request, sink, {});
   if (!end) {
     return std::move(end).error();
   }
   return welcome;
 }
 
-Result<std::string> Session::fetch_help() const {
-  const client::Deadline give_up = client::Deadline::after(kHelpTimeout);
+Result<std::string> Session::ask_aside(const client::Request& request) const {
+  const client::Deadline give_up =
+      client::Deadline::earlier(deadline(), client::Deadline::after(kAsideTimeout));
   Result<client::Connection> connection = client::Connection::open(socket_path_, give_up);
   if (!connection) {
     return std::move(connection).error();
   }
-  client::Request request;
-  request.command = "help";
   if (Status status = connection->send(request, give_up); !status) {
     return std::move(status).error();
   }
@@ -116,6 +135,19 @@ Result<std::string> Session::fetch_help() const {
     return std::move(reply).error();
   }
   return std::move(reply->message);
+}
+
+Result<std::string> Session::fetch_help() const {
+  client::Request request;
+  request.command = "help";
+  return ask_aside(request);
+}
+
+Result<std::string> Session::fetch_state() const {
+  client::Request request;
+  request.command = "state";
+  request.args = {"json"};
+  return ask_aside(request);
 }
 
 }  // namespace einhorn::shell

@@ -40,19 +40,27 @@ class Session {
   // was replaced closes it). Errors: those of client::Connection::open.
   [[nodiscard]] Status connect();
 
-  // Sends the command and hands out its replies until the last one. Contract: connected.
-  // Errors: the connection's, in people's words; the sink's. Then the connection is closed.
-  [[nodiscard]] Result<CommandEnd> run(const CommandLine& line, const ReplySink& sink);
+  // Sends the command and hands out its replies until the last one; `on_quiet` is called a few
+  // times a second while none comes. Contract: connected. Errors: the connection's, in people's
+  // words; the sink's. Then the connection is closed.
+  [[nodiscard]] Result<CommandEnd> run(const CommandLine& line, const ReplySink& sink,
+                                       const std::function<void()>& on_quiet = {});
 
   // Says hello for a user and returns the master's welcome. Contract and errors as `run`.
   [[nodiscard]] Result<std::string> greet(const std::string& user);
 
-  // The master's reply to `help`, by a connection of its own and within a second.
+  // The master's reply to `help` and to `state json`, each by a connection of its own and within a
+  // second.
   [[nodiscard]] Result<std::string> fetch_help() const;
+  [[nodiscard]] Result<std::string> fetch_state() const;
 
  private:
   [[nodiscard]] client::Deadline deadline() const;
-  Result<CommandEnd> converse(const client::Request& request, const ReplySink& sink);
+  Result<CommandEnd> converse(const client::Request& request, const ReplySink& sink,
+                              const std::function<void()>& on_quiet);
+  Result<wire::Reply> next_reply(const client::Deadline& give_up,
+                                 const std::function<void()>& on_quiet);
+  [[nodiscard]] Result<std::string> ask_aside(const client::Request& request) const;
   [[nodiscard]] Error explain(Error error, std::string_view command) const;
 
   std::string socket_path_;

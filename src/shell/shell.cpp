@@ -8,11 +8,14 @@
 #include <utility>
 
 #include "shell/completion.h"
+#include "shell/interrupt.h"
 #include "shell/line_editor.h"
 #include "shell/line_reader.h"
 #include "shell/no_master.h"
 #include "shell/options.h"
 #include "shell/session.h"
+#include "shell/terminal.h"
+#include "shell/upgrade_view.h"
 #include "shell/words.h"
 #include "wire/json.h"
 
@@ -21,25 +24,6 @@ namespace einhorn::shell {
 namespace {
 
 constexpr int kExitFailure = 1;
-
-// Whoever waits for an upgrade may stop waiting: the upgrade goes on.
-void leave(int) { ::_exit(0); }
-
-void leave_with_newline(int) {
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, "\n", 1);
-  ::_exit(0);
-}
-
-// An interrupt that the caller has chosen to ignore (a job in the background) stays ignored.
-void leave_on_interrupt(bool at_terminal) {
-  struct sigaction action = {};
-  if (::sigaction(SIGINT, nullptr, &action) != 0 || action.sa_handler == SIG_IGN) {
-    return;
-  }
-  action = {};
-  action.sa_handler = at_terminal ? leave_with_newline : leave;
-  ::sigaction(SIGINT, &action, nullptr);
-}
 
 // How a line of commands was left.
 enum class Next {
@@ -64,6 +48,7 @@ class Shell {
   int run_piped();
   bool greet();
   Status connect_or_explain();
+  Result<CommandEnd> run_command(const CommandLine& line);
   Next run_commands(const std::vector<CommandLine>& commands);
   Next run_text(std::string_view text);
   Status print(const wire::Reply& reply) const;
@@ -101,7 +86,7 @@ int Shell::run() {
     }
     commands = std::move(parsed).value();
   }
-  leave_on_interrupt(at_terminal_);
+  leave_on_interrupt(Interrupted::kNothing, at_terminal_ ? Screen::kNewLine : Screen::kAsItIs);
   if (!connect_or_explain()) {
     return kExitFailure;
   }
@@ -143,6 +128,31 @@ Status Shell::print(const wire::Reply& reply) const {
   return output_.print(wire::encode_json(line));
 }
 
+Result<CommandEnd> Shell::run_command(const CommandLine& line) {
+  UpgradeView::Setup setup;
+  setup.on_interrupt = line.command == "rollback" ? Interrupted::kRollback : Interrupted::kUpgrade;
+  setup.typed = at_terminal_;
+  setup.bar =
+      output_.is_terminal() && !options_.json && can_redraw(invocation_.environment("TERM"));
+  UpgradeView view(session_, setup);
+  bool more = false;
+  const auto on_reply = [&](const wire::Reply& reply) {
+    view.hide();
+    Status status = print(reply);
+    more = reply.wait;
+    if (status && more) {
+      view.show();
+    }
+    return status;
+  };
+  const auto on_quiet = [&] {
+    if (more) {
+      view.show();
+    }
+  };
+  return session_.run(line, on_reply, on_quiet);
+}
+
 Next Shell::run_commands(const std::vector<CommandLine>& commands) {
   for (const CommandLine& line : commands) {
     if (line.command == "quit" || line.command == "exit") {
@@ -155,8 +165,7 @@ Next Shell::run_commands(const std::vector<CommandLine>& commands) {
       fail(kExitFailure);
       return Next::kNoMaster;
     }
-    const Result<CommandEnd> end =
-        session_.run(line, [this](const wire::Reply& reply) { return print(reply); });
+    const Result<CommandEnd> end = run_command(line);
     if (!end) {
       complain(end.error().message());
       fail(kExitFailure);

@@ -18,7 +18,8 @@ struct Invocation {
 // Runs commands from -e, from standard input, or from people. Returns the exit status: 0 if every
 // command succeeded (in the interactive shell always, once a master was reached), 1 if one failed,
 // could not be understood, or the master was not reached or lost; 2 if the first thing that failed
-// was an upgrade that could not be started. SIGINT ends the process with status 0.
+// was an upgrade that could not be started. SIGINT ends the process: with status 0, or 130 while
+// an upgrade is waited for, which goes on.
 [[nodiscard]] int run_shell(const Invocation& invocation);
 
 }  // namespace einhorn::shell

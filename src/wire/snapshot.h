@@ -70,8 +70,8 @@ struct Settings {
   bool guard_lost = false;            // nobody is above the master any more
   std::int32_t first_descriptor = 3;  // of the sockets, in workers
   std::optional<Instant> started_at;
-  Pid guard_pid = 0;                   // the guard that this snapshot was written under
-  std::string notify_path;  // NOTIFY_SOCKET of workers
+  Pid guard_pid = 0;              // the guard that this snapshot was written under
+  std::string notify_path;        // NOTIFY_SOCKET of workers
   std::string current_directory;  // of einhorn itself, or of what --reexec-as made of it
   std::int32_t control = 199;     // the number of a master's socket to its guard, at its start
   // Upgrades that begin as soon as the next master acts: one starts the other over.

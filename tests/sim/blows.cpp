@@ -140,7 +140,8 @@ void Simulation::settle() {
   const auto settled = [this] {
     MasterProcess* master = acting();
     return master != nullptr && guard_.has_acting_master() && !guard_.handing_off() &&
-           !guard_.has_mail() && Invariants::stable(*master->pool()) && clients_.unanswered().empty();
+           !guard_.has_mail() && Invariants::stable(*master->pool()) &&
+           clients_.unanswered().empty();
   };
   while (!world_.over && world_.now() < until) {
     run_until(world_.now() + seconds{5});

@@ -20,8 +20,8 @@ Clients::ClientPtr Clients::arrive(bool polite) {
     return nullptr;
   }
   const ProcessPtr process = world_.start_process(ProcessKind::kClient, 1);
-  const std::size_t capacity = static_cast<std::size_t>(
-      world_.random.chance(300) ? world_.random.between(64, 600) : 65536);
+  const std::size_t capacity =
+      static_cast<std::size_t>(world_.random.chance(300) ? world_.random.between(64, 600) : 65536);
   std::shared_ptr<Stream> stream = workers_.connect(process->pid, capacity);
   if (stream == nullptr) {
     world_.end(process, {1, 0});
@@ -62,13 +62,24 @@ void Clients::add_request(Client& client, const std::string& command,
 std::pair<std::string, std::string> Clients::random_command() {
   Random& random = world_.random;
   const std::string count = "\"" + std::to_string(random.between(1, 12)) + "\"";
-  static const std::vector<std::string> kConfigs = {
-      "\"{max_unacked: 2}\"",        "\"{signal_timeout: 5}\"",     "\"{signal_timeout: }\"",
-      "\"{canary: 2}\"",             "\"{canary_seconds: 1}\"",     "\"{upgrade_failures: 2}\"",
-      "\"{drain_timeout: 20}\"",     "\"{drain_timeout: }\"",       "\"{seconds: 0.5}\"",
-      "\"{seconds: }\"",             "\"{number: 5}\"",             "\"{nonsense: 1}\"",
-      "\"{upgrade_timeout: 45}\"",   "\"{upgrade_timeout: }\"",     "\"{max_unacked: 0}\"",
-      "\"{max_upgrade_additional: 1}\"", "\"{max_upgrade_additional: }\"", "\"[]\""};
+  static const std::vector<std::string> kConfigs = {"\"{max_unacked: 2}\"",
+                                                    "\"{signal_timeout: 5}\"",
+                                                    "\"{signal_timeout: }\"",
+                                                    "\"{canary: 2}\"",
+                                                    "\"{canary_seconds: 1}\"",
+                                                    "\"{upgrade_failures: 2}\"",
+                                                    "\"{drain_timeout: 20}\"",
+                                                    "\"{drain_timeout: }\"",
+                                                    "\"{seconds: 0.5}\"",
+                                                    "\"{seconds: }\"",
+                                                    "\"{number: 5}\"",
+                                                    "\"{nonsense: 1}\"",
+                                                    "\"{upgrade_timeout: 45}\"",
+                                                    "\"{upgrade_timeout: }\"",
+                                                    "\"{max_unacked: 0}\"",
+                                                    "\"{max_upgrade_additional: 1}\"",
+                                                    "\"{max_upgrade_additional: }\"",
+                                                    "\"[]\""};
   switch (random.below(16)) {
     case 0:
       return {"inc", ""};
@@ -127,9 +138,13 @@ void Clients::garbage() {
   }
   Random& random = world_.random;
   static const std::vector<std::string> kPieces = {
-      "{",    "}",   "[",  "]",    ": ",  ", ", "\"",   "\n",   "command", "state", "id",  "&a ",
-      "*a ",  "--- ", "!ruby/object:Set ", "%0A", "%25", "%",   "\xff\xfe", "null",  "inc", "- ",
-      "'",    "\t",  "|",  ">",    "\r\n", "#",  "1e999", "0x1", "args",   "?",    "~",   "\0x"};
+      "{",    "}",    "[",   "]",        ": ",
+      ", ",   "\"",   "\n",  "command",  "state",
+      "id",   "&a ",  "*a ", "--- ",     "!ruby/object:Set ",
+      "%0A",  "%25",  "%",   "\xff\xfe", "null",
+      "inc",  "- ",   "'",   "\t",       "|",
+      ">",    "\r\n", "#",   "1e999",    "0x1",
+      "args", "?",    "~",   "\0x"};
   const auto pieces = random.between(1, 60);
   for (std::int64_t i = 0; i < pieces; ++i) {
     client->outbox += random.pick(kPieces);
@@ -183,9 +198,8 @@ void Clients::poke() {
 
 bool Clients::satisfied(const Client& client) {
   return client.outbox.empty() && client.anonymous == 0 &&
-         std::all_of(client.requests.begin(), client.requests.end(), [](const auto& entry) {
-           return entry.second.final_answer;
-         });
+         std::all_of(client.requests.begin(), client.requests.end(),
+                     [](const auto& entry) { return entry.second.final_answer; });
 }
 
 void Clients::step(const ClientPtr& client) {

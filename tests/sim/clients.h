@@ -39,7 +39,8 @@ class Clients {
     std::string what;
     bool final_answer = false;
     bool waiting = false;  // it was told that more would follow
-    bool orphaned = false; // a master died while it had it: it may be answered again by the next one
+    bool orphaned =
+        false;  // a master died while it had it: it may be answered again by the next one
   };
   struct Client {
     std::uint64_t number = 0;

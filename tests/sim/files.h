@@ -51,7 +51,8 @@ class File {
 };
 using FilePtr = std::shared_ptr<File>;
 
-// --- streams: connections to the command socket ---------------------------------------------------
+// --- streams: connections to the command socket
+// ---------------------------------------------------
 struct Pipe {
   std::string bytes;
   std::size_t capacity = 65536;
@@ -99,12 +100,12 @@ class Listener final : public File {
 // A socket of the user's program: only its life matters.
 class Service final : public File {
  public:
-  Service(Census& census, std::uint32_t number)
-      : File(census, FileKind::kService), index(number) {}
+  Service(Census& census, std::uint32_t number) : File(census, FileKind::kService), index(number) {}
   const std::uint32_t index;
 };
 
-// --- sequenced packets: guard and master ----------------------------------------------------------
+// --- sequenced packets: guard and master
+// ----------------------------------------------------------
 struct Packet {
   std::string text;
   std::vector<FilePtr> files;
@@ -137,7 +138,8 @@ class PacketEnd final : public File {
   std::shared_ptr<PacketQueue> out_;
 };
 
-// --- the rest -------------------------------------------------------------------------------------
+// --- the rest
+// -------------------------------------------------------------------------------------
 struct Datagram {
   std::string text;
   os::Peer sender;

@@ -192,8 +192,8 @@ void GuardModel::on_message(Child& from, Packet packet) {
   }
   if (const auto number = number_of(text, "X_EINHORN_SUCCESSOR");
       number && &from == &master_ && packet.files.size() == 1 && successor_.pid < 0) {
-    successor_ = Child{*number, std::dynamic_pointer_cast<PacketEnd>(packet.files[0]), false,
-                       false, world_.now()};
+    successor_ = Child{*number, std::dynamic_pointer_cast<PacketEnd>(packet.files[0]), false, false,
+                       world_.now()};
     plan_step(microseconds{5});
   }
   if (&from == &successor_ && value_of(text, "X_EINHORN_HELLO") == "1" && !frozen_ &&
@@ -286,10 +286,9 @@ bool GuardModel::handle_dead(const ProcessPtr& child) {
     }
     return true;
   }
-  if (!master_.ready ||
-      !send(master_, "X_EINHORN_EXITED=" + std::to_string(child->pid) + " " +
-                         std::to_string(child->ended.code) + " " +
-                         std::to_string(child->ended.status))) {
+  if (!master_.ready || !send(master_, "X_EINHORN_EXITED=" + std::to_string(child->pid) + " " +
+                                           std::to_string(child->ended.code) + " " +
+                                           std::to_string(child->ended.status))) {
     unreported_ = true;
     return false;
   }

@@ -84,7 +84,7 @@ class GuardModel {
   Child successor_;
   bool frozen_ = false;
   std::set<int> pending_signals_;
-  std::set<int> told_signals_;  // not confirmed yet
+  std::set<int> told_signals_;        // not confirmed yet
   std::optional<Pid> pending_death_;  // SIGCHLD, one for several
   bool unreported_ = false;
   std::optional<Instant> sweep_at_;

@@ -72,8 +72,8 @@ void Invariants::on_signal(const ProcessPtr& to, int signal, bool by_pidfd,
   }
   world_.expect(to->kind == ProcessKind::kWorker || (by_pidfd && to->kind != ProcessKind::kClient),
                 "no-stranger",
-                "signal " + std::to_string(signal) + " went to process " +
-                    std::to_string(to->pid) + ", which is no worker");
+                "signal " + std::to_string(signal) + " went to process " + std::to_string(to->pid) +
+                    ", which is no worker");
   if (pool == nullptr || to->kind != ProcessKind::kWorker) {
     return;
   }
@@ -114,8 +114,8 @@ void Invariants::before_create(const std::vector<ProcessPtr>& living) {
   }
 }
 
-// What it began with is still in the guard's store: it has written a snapshot of its own since, but the
-// guard has had no time yet to take it.
+// What it began with is still in the guard's store: it has written a snapshot of its own since, but
+// the guard has had no time yet to take it.
 void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPtr>& living) {
   const pool::Pool& pool = *master.pool();
   const wire::Snapshot before = read_snapshot();
@@ -127,8 +127,8 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
   for (const ProcessPtr& process : living) {
     const auto record = before.workers.find(process->worker.epoch);
     if (record == before.workers.end()) {
-      world_.expect(!process->known || process->born_at >= master.process()->born_at,
-                    "handoff", text(process->worker) + " was not written down");
+      world_.expect(!process->known || process->born_at >= master.process()->born_at, "handoff",
+                    text(process->worker) + " was not written down");
       continue;
     }
     const pool::Worker& was = record->second.worker;
@@ -170,15 +170,15 @@ void Invariants::check_persisted(const pool::Pool& pool) {
   const pool::Ledger& written = read.ledger;
   world_.expect(read.damage.empty(), "persisted",
                 "the snapshot is damaged: " + (read.damage.empty() ? "" : read.damage.front()));
-  world_.expect(
-      written.version == now.version && written.newest == now.newest &&
-          written.next_epoch == now.next_epoch && written.burst_left == now.burst_left &&
-          written.deaths_before_ack == now.deaths_before_ack && written.failed == now.failed &&
-          written.respawn == now.respawn && written.last_spinup == now.last_spinup &&
-          written.upgrade.has_value() == now.upgrade.has_value() &&
-          written.proved == now.proved && written.previous == now.previous &&
-          written.failure == now.failure && written.deaths == now.deaths,
-      "persisted", "the ledger was not written down");
+  world_.expect(written.version == now.version && written.newest == now.newest &&
+                    written.next_epoch == now.next_epoch && written.burst_left == now.burst_left &&
+                    written.deaths_before_ack == now.deaths_before_ack &&
+                    written.failed == now.failed && written.respawn == now.respawn &&
+                    written.last_spinup == now.last_spinup &&
+                    written.upgrade.has_value() == now.upgrade.has_value() &&
+                    written.proved == now.proved && written.previous == now.previous &&
+                    written.failure == now.failure && written.deaths == now.deaths,
+                "persisted", "the ledger was not written down");
   if (now.upgrade) {
     world_.expect(written.upgrade->proved == now.upgrade->proved &&
                       written.upgrade->failures == now.upgrade->failures &&

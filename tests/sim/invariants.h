@@ -1,14 +1,13 @@
 // What must hold after every step of a simulated life, each with its name.
 //
 //   capacity      the pool never stops a ready worker so that fewer than the number are left ready
-//   rollback      until an upgrade has proved itself the old version's ready workers are never all stopped
-//   pacing        no more than max_unacked new workers are starting, with the documented exceptions
-//   identity      a slot has one living worker; an epoch is used once
-//   no-stranger   whatever the master starts, signals and lists as a worker is one
-//   persisted     when the master waits, the snapshot says what the pool is
-//   handoff       a new master knows exactly the living workers that the last one wrote down
-//   ownership     the listening sockets stay open, and each worker gets them under the same numbers
-//   descriptors   what the master has open is what it needs
+//   rollback      until an upgrade has proved itself the old version's ready workers are never all
+//   stopped pacing        no more than max_unacked new workers are starting, with the documented
+//   exceptions identity      a slot has one living worker; an epoch is used once no-stranger
+//   whatever the master starts, signals and lists as a worker is one persisted     when the master
+//   waits, the snapshot says what the pool is handoff       a new master knows exactly the living
+//   workers that the last one wrote down ownership     the listening sockets stay open, and each
+//   worker gets them under the same numbers descriptors   what the master has open is what it needs
 //   quiet         nothing is waited for when nothing is to come
 //   reaped-once   (in World) and nobody stays a zombie while there is a master
 //   answered-once (in Clients), no-spinning, startup and ledger (in MasterProcess)
@@ -33,7 +32,8 @@ class Invariants {
   Invariants(World& world, GuardModel& guard) : world_(world), guard_(guard) {}
 
   // A worker is about to be started; `pool` is null while its master is being created.
-  void on_spawn(SimulatedKernel& by, const os::SpawnSpec& spec, WorkerId id, const pool::Pool* pool);
+  void on_spawn(SimulatedKernel& by, const os::SpawnSpec& spec, WorkerId id,
+                const pool::Pool* pool);
   void on_signal(const ProcessPtr& to, int signal, bool by_pidfd, const pool::Pool* pool);
   // An answer goes out.
   void on_answer(std::string_view bytes, const pool::Pool* pool);

@@ -5,8 +5,6 @@
 //   einhorn_sim --lives N [--from S]   N lives from seed S on
 //   einhorn_sim --survey N [--from S]  which invariants do not hold in N lives
 //   einhorn_sim ...             as a test, with the options of GoogleTest
-#include <gtest/gtest.h>
-
 #include <charconv>
 #include <chrono>
 #include <csignal>
@@ -15,6 +13,8 @@
 #include <cstring>
 #include <optional>
 #include <string_view>
+
+#include <gtest/gtest.h>
 
 #include "sim/replay.h"
 
@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
   if (const auto minutes = number_behind(argc, argv, "--minutes")) {
     const auto clock = std::chrono::system_clock::now().time_since_epoch().count();
     return search_seeds(from.value_or(static_cast<std::uint64_t>(clock) / 1000), UINT64_MAX,
-                  std::chrono::minutes{*minutes})
+                        std::chrono::minutes{*minutes})
                ? 0
                : 1;
   }

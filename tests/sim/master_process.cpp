@@ -1,7 +1,5 @@
 #include "sim/master_process.h"
 
-#include <csignal>
-
 namespace einhorn::sim {
 namespace {
 
@@ -37,8 +35,8 @@ void MasterProcess::create() {
       master_ = std::move(*created);
       return;
     }
-    world_.note("master", std::to_string(process_->pid) +
-                              " does not come up: " + created.error().message());
+    world_.note("master",
+                std::to_string(process_->pid) + " does not come up: " + created.error().message());
     world_.expect(successor_ || gone(), "startup",
                   "a master could not take over: " + created.error().message());
     kernel_.die();
@@ -101,12 +99,11 @@ void MasterProcess::turn() {
   }
 }
 
-void MasterProcess::kill() {
+void MasterProcess::on_ended() {
   kernel_.die();
   if (!running_) {
     be_dead();
   }
-  world_.end(process_, {2, SIGKILL});
 }
 
 void MasterProcess::be_dead() {

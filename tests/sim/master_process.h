@@ -23,8 +23,8 @@ class MasterProcess {
   [[nodiscard]] std::optional<Instant> wakes_at() const;
   // One turn.
   void turn();
-  // kill -9.
-  void kill();
+  // Its process has ended, by a signal or by itself.
+  void on_ended();
 
   [[nodiscard]] bool gone() const { return process_->dead; }
   [[nodiscard]] bool running() const { return running_; }  // it is on the stack

@@ -19,9 +19,9 @@ enum class Behaviour {
   kCrashAtStart,
   kCrashLater,
   kCrashAfterAck,
-  kHang,    // ignores its stop signal
-  kDrain,   // takes minutes to stop
-  kFork,    // leaves a child behind and exits
+  kHang,   // ignores its stop signal
+  kDrain,  // takes minutes to stop
+  kFork,   // leaves a child behind and exits
 };
 inline constexpr std::size_t kBehaviours = 9;
 
@@ -50,19 +50,19 @@ struct Plan {
   std::uint32_t listeners = 1;
   bool command_as_fd = false;
   bool log_json = false;
-  Duration chaos{};                     // how long faults come
-  Duration pause{};                     // about so long between two blows
-  std::vector<Blow> blows;              // those of this life, some more than once
-  std::vector<Behaviour> behaviours;    // of good versions
-  std::uint64_t bad_versions = 0;       // of a thousand
-  std::uint64_t short_transfers = 0;    // of a thousand reads and writes
-  std::uint64_t dead_on_return = 0;     // of a thousand spawns: dead before the spawn has returned
-  std::uint64_t stage_failures = 0;     // of a thousand spawns
-  std::uint64_t log_full = 0;           // of a thousand log lines
-  bool torn_writes = false;             // a killed master may leave half an entry
-  bool bad_checks = false;              // a new master may fail to come up
-  std::size_t packets = 1000;           // room between guard and master
-  Pid last_pid = 32768;                 // pids start anew behind this one
+  Duration chaos{};                   // how long faults come
+  Duration pause{};                   // about so long between two blows
+  std::vector<Blow> blows;            // those of this life, some more than once
+  std::vector<Behaviour> behaviours;  // of good versions
+  std::uint64_t bad_versions = 0;     // of a thousand
+  std::uint64_t short_transfers = 0;  // of a thousand reads and writes
+  std::uint64_t dead_on_return = 0;   // of a thousand spawns: dead before the spawn has returned
+  std::uint64_t stage_failures = 0;   // of a thousand spawns
+  std::uint64_t log_full = 0;         // of a thousand log lines
+  bool torn_writes = false;           // a killed master may leave half an entry
+  bool bad_checks = false;            // a new master may fail to come up
+  std::size_t packets = 1000;         // room between guard and master
+  Pid last_pid = 32768;               // pids start anew behind this one
 };
 
 [[nodiscard]] Plan make_plan(Random& random);

@@ -19,7 +19,7 @@ struct Process {
   Pid parent = 0;
   Pid group = 0;
   ProcessKind kind = ProcessKind::kClient;
-  bool dead = false;    // a zombie until it is reaped
+  bool dead = false;  // a zombie until it is reaped
   bool reaped = false;
   os::Ended ended;
   Instant born_at;

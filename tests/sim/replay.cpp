@@ -30,8 +30,8 @@ std::string text_of(const Outcome& outcome, std::uint64_t seed) {
   for (const std::string& line : outcome.last) {
     text += line + "\n";
   }
-  return text + "\n" + outcome.invariant + " does not hold: " + outcome.what + "\nreplay: " +
-         command(seed) + "\n";
+  return text + "\n" + outcome.invariant + " does not hold: " + outcome.what +
+         "\nreplay: " + command(seed) + "\n";
 }
 
 void announce(std::uint64_t seed) {
@@ -91,7 +91,7 @@ bool survey(std::uint64_t from, std::uint64_t lives) {
 }
 
 bool search_seeds(std::uint64_t from, std::uint64_t lives,
-            std::optional<std::chrono::steady_clock::duration> time) {
+                  std::optional<std::chrono::steady_clock::duration> time) {
   const auto begun = std::chrono::steady_clock::now();
   std::uint64_t done = 0;
   for (std::uint64_t seed = from; done < lives; ++seed, ++done) {

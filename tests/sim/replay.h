@@ -16,7 +16,7 @@ bool replay(std::uint64_t seed);
 
 // Seeds from `from` on, until so many lives or so much time are over. False: one went wrong.
 bool search_seeds(std::uint64_t from, std::uint64_t lives,
-            std::optional<std::chrono::steady_clock::duration> time);
+                  std::optional<std::chrono::steady_clock::duration> time);
 
 // Every seed of a row, and at the end which invariants did not hold where.
 bool survey(std::uint64_t from, std::uint64_t lives);

@@ -69,9 +69,9 @@ bool SimulatedKernel::anything_ready() const {
 }
 
 int SimulatedKernel::open_of(FileKind kind) const {
-  return static_cast<int>(
-      std::count_if(files_.begin(), files_.end(),
-                    [kind](const auto& entry) { return entry.second->kind() == kind; }));
+  return static_cast<int>(std::count_if(files_.begin(), files_.end(), [kind](const auto& entry) {
+    return entry.second->kind() == kind;
+  }));
 }
 
 std::size_t SimulatedKernel::wait(std::span<os::Ready> ready, std::optional<Instant> deadline) {
@@ -227,8 +227,8 @@ void SimulatedKernel::close(int fd) {
   const auto found = dead_ ? files_.end() : files_.find(fd);
   if (found == files_.end()) {
     if (!dead_) {
-      world_.report("descriptors", "close of descriptor " + std::to_string(fd) +
-                                       ", which is not open");
+      world_.report("descriptors",
+                    "close of descriptor " + std::to_string(fd) + ", which is not open");
     }
     return;
   }

@@ -1,14 +1,14 @@
 // The kernel as one simulated master sees it: its own descriptor table and its own epoll over the
 // machine that all share.
 //
-// No verb waits. `wait` gives what is ready; when nothing is and the deadline has not come it throws
-// Park, which unwinds the master's turn before it has done anything: the scheduler turns it again when
-// there is something to do. Only while a master is being created is the rest of the machine run from
-// inside `wait`.
+// No verb waits. `wait` gives what is ready; when nothing is and the deadline has not come it
+// throws Park, which unwinds the master's turn before it has done anything: the scheduler turns it
+// again when there is something to do. Only while a master is being created is the rest of the
+// machine run from inside `wait`.
 //
 // A master can be killed at any verb: `strike_in(n)` makes the n-th step from now the last one. The
-// exception that ends it (Killed) is caught by whoever turned the master; after that every verb does
-// nothing, so that the master's destructors change nothing any more.
+// exception that ends it (Killed) is caught by whoever turned the master; after that every verb
+// does nothing, so that the master's destructors change nothing any more.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,8 @@ class Host {
   virtual void on_master_writes(SimulatedKernel& by, std::string_view bytes) = 0;
   // The master has to die here and now.
   virtual void on_strike(SimulatedKernel& at) = 0;
-  // Runs the machine until something is ready for that kernel, it is dead, or the deadline has come.
+  // Runs the machine until something is ready for that kernel, it is dead, or the deadline has
+  // come.
   virtual void run_until_ready(SimulatedKernel& kernel, std::optional<Instant> deadline) = 0;
   // A new version of the program: where it is.
   virtual Result<std::string> deploy() = 0;
@@ -74,7 +75,10 @@ class SimulatedKernel final : public os::Kernel {
   void die();
   [[nodiscard]] bool dead() const { return dead_; }
   // The process is leaving by itself: closing in any order is fine.
-  void set_leaving() { leaving_ = true; strike_in_ = 0; }
+  void set_leaving() {
+    leaving_ = true;
+    strike_in_ = 0;
+  }
 
   // --- os::Kernel
   Instant now() override { return world_.now(); }

@@ -50,10 +50,8 @@ Simulation::Simulation(std::uint64_t seed, std::FILE* out)
       notify_(std::make_shared<DatagramSocket>(world_.census)),
       workers_(world_, command_, notify_),
       clients_(world_, workers_),
-      guard_(world_,
-             [this](const ProcessPtr& process, FilePtr control) {
-               start_master(process, std::move(control), false);
-             }),
+      guard_(world_, [this](const ProcessPtr& process,
+                            FilePtr control) { start_master(process, std::move(control), false); }),
       invariants_(world_, guard_) {}
 
 Simulation::~Simulation() {
@@ -63,7 +61,14 @@ Simulation::~Simulation() {
 }
 
 void Simulation::set_up() {
-  world_.on_child_ended = [this](const ProcessPtr& child) { guard_.on_child_ended(child); };
+  world_.on_child_ended = [this](const ProcessPtr& child) {
+    for (const auto& master : masters_) {
+      if (master->process() == child) {
+        master->on_ended();
+      }
+    }
+    guard_.on_child_ended(child);
+  };
   world_.on_signal = [this](const ProcessPtr& to, int signal) {
     if (to->kind == ProcessKind::kWorker || to->kind == ProcessKind::kHelper) {
       workers_.on_signal(to, signal);
@@ -148,8 +153,8 @@ void Simulation::turn(MasterProcess& master) {
   if (master.gone()) {
     after_kill();
   } else if (master.turns() != before) {
-    invariants_.after_turn(master, workers_.living(), guard_.master() == master.process()->pid &&
-                                                          guard_.has_acting_master());
+    invariants_.after_turn(master, workers_.living(),
+                           guard_.master() == master.process()->pid && guard_.has_acting_master());
   }
   guard_.poke();
   clients_.poke();
@@ -194,21 +199,26 @@ void Simulation::start_master(const ProcessPtr& process, FilePtr control, bool s
       std::make_unique<MasterProcess>(world_, *this, process, std::move(control), successor));
   MasterProcess* const master = masters_.back().get();
   world_.after(world_.random.duration(milliseconds{1}, milliseconds{20}), [this, process] {
-    for (const auto& candidate : masters_) {
-      if (candidate->process() == process && !candidate->gone()) {
-        invariants_.before_create(workers_.living());
-        candidate->create();
-        if (candidate->created()) {
-          invariants_.after_create(*candidate, workers_.living());
-        } else {
-          after_kill();
-        }
-        return;
-      }
+    if (!process->dead) {
+      create_master(process);
     }
   });
   if (world_.faults && world_.random.chance(50)) {
     master->kernel().strike_in(1 + world_.random.below(120));  // in the middle of its start
+  }
+}
+
+void Simulation::create_master(const ProcessPtr& process) {
+  const auto found =
+      std::find_if(masters_.begin(), masters_.end(),
+                   [&process](const auto& candidate) { return candidate->process() == process; });
+  MasterProcess* const master = found->get();  // others may be started while it is created
+  invariants_.before_create(workers_.living());
+  master->create();
+  if (master->created()) {
+    invariants_.after_create(*master, workers_.living());
+  } else {
+    after_kill();
   }
 }
 
@@ -218,13 +228,14 @@ void Simulation::on_strike(SimulatedKernel& at) {
 }
 
 void Simulation::kill(MasterProcess& master) {
-  master.kill();
+  world_.end(master.process(), {2, SIGKILL});
   after_kill();
 }
 
 void Simulation::after_kill() { clients_.on_master_killed(); }
 
-// --- Host: programs -------------------------------------------------------------------------------
+// --- Host: programs
+// -------------------------------------------------------------------------------
 WorkerId Simulation::worker_of(SimulatedKernel& by, const os::SpawnSpec& spec) {
   WorkerId id;
   for (const std::string& variable : spec.environment) {
@@ -275,8 +286,8 @@ Result<os::Spawned> Simulation::start_beside(SimulatedKernel& by, const os::Spaw
     return Error{EAGAIN, "spawn " + spec.program, ""};
   }
   const bool check = spec.descriptors.empty();
-  const ProcessPtr process = world_.start_process(
-      check ? ProcessKind::kCheck : ProcessKind::kMaster, World::kGuardPid);
+  const ProcessPtr process =
+      world_.start_process(check ? ProcessKind::kCheck : ProcessKind::kMaster, World::kGuardPid);
   os::Spawned spawned;
   spawned.pid = process->pid;
   spawned.pidfd = by.adopt(std::make_shared<Pidfd>(world_.census, process));
@@ -304,14 +315,6 @@ Result<os::Spawned> Simulation::start_beside(SimulatedKernel& by, const os::Spaw
 void Simulation::on_master_signals(SimulatedKernel& by, const ProcessPtr& to, int signal,
                                    bool by_pidfd) {
   invariants_.on_signal(to, signal, by_pidfd, of(by)->pool());
-  if (to != nullptr && to->kind == ProcessKind::kMaster && signal == SIGKILL) {
-    for (const auto& master : masters_) {
-      if (master->process() == to && !master->gone()) {
-        kill(*master);
-        return;
-      }
-    }
-  }
 }
 
 void Simulation::on_master_writes(SimulatedKernel& by, std::string_view bytes) {

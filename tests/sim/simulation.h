@@ -1,7 +1,7 @@
 // One simulated life of a pool, from one seed: the real master over a simulated machine.
 //
-// First the faults and commands of the plan come, for a while; then nothing bad happens any more and
-// the pool has to get where it should be within a bound; then it has to be quiet; then it is
+// First the faults and commands of the plan come, for a while; then nothing bad happens any more
+// and the pool has to get where it should be within a bound; then it has to be quiet; then it is
 // stopped and must leave nothing behind.
 #pragma once
 
@@ -70,6 +70,7 @@ class Simulation final : public Host {
   void run_until(Instant until);
   void turn(MasterProcess& master);
   void start_master(const ProcessPtr& process, FilePtr control, bool successor);
+  void create_master(const ProcessPtr& process);
   Result<os::Spawned> start_beside(SimulatedKernel& by, const os::SpawnSpec& spec);
   WorkerId worker_of(SimulatedKernel& by, const os::SpawnSpec& spec);
   void kill(MasterProcess& master);

@@ -70,8 +70,8 @@ Result<os::Spawned> Workers::start(SimulatedKernel& by, const os::SpawnSpec& spe
   if (world_.no_processes && random.chance(700)) {
     return Error{random.chance(500) ? EAGAIN : ENOMEM, "spawn " + spec.program, ""};
   }
-  const ProcessPtr process = world_.start_process(
-      ProcessKind::kWorker, spec.sibling ? by.own_parent() : by.own_pid());
+  const ProcessPtr process =
+      world_.start_process(ProcessKind::kWorker, spec.sibling ? by.own_parent() : by.own_pid());
   process->worker = id;
   if (spec.note != nullptr) {
     spec.note->pid = process->pid;
@@ -158,8 +158,8 @@ void Workers::fork_and_exit(const ProcessPtr& worker, Duration delay) {
     }
     const ProcessPtr child = world_.start_process(ProcessKind::kHelper, worker->pid);
     child->group = worker->group;
-    world_.note("process", std::to_string(worker->pid) + " leaves " + std::to_string(child->pid) +
-                               " behind");
+    world_.note("process",
+                std::to_string(worker->pid) + " leaves " + std::to_string(child->pid) + " behind");
     end_after(child, world_.random.duration(milliseconds{1}, minutes{1}), kExitedWell, false);
     world_.end(worker, kExitedWell);
   });
@@ -178,8 +178,8 @@ void Workers::say(const ProcessPtr& worker) {
     case pool::AckMode::kTimer:
       return;
     case pool::AckMode::kManual:
-      send_line(worker, "{\"command\":\"worker:ack\",\"pid\":" + std::to_string(worker->pid) +
-                            "}\n");
+      send_line(worker,
+                "{\"command\":\"worker:ack\",\"pid\":" + std::to_string(worker->pid) + "}\n");
       return;
     case pool::AckMode::kNotify:
       break;
@@ -203,7 +203,8 @@ void Workers::ping(const ProcessPtr& worker) {
   }
 }
 
-// By the worker itself, or by a helper that it runs for this and that may be gone before it is heard.
+// By the worker itself, or by a helper that it runs for this and that may be gone before it is
+// heard.
 void Workers::send_line(const ProcessPtr& worker, const std::string& line) {
   ProcessPtr from = worker;
   const bool by_helper = world_.random.chance(300);

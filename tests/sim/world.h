@@ -77,7 +77,8 @@ class World {
   WallOffset wall{1'790'000'000'000'000'000};
   bool faults = true;  // false: nothing bad happens any more
   bool snapshot_full = false;
-  bool snapshot_lossy = false;  // something could not be written down, and nothing has made up for it
+  bool snapshot_lossy =
+      false;  // something could not be written down, and nothing has made up for it
   bool no_descriptors = false;
   bool no_processes = false;
   bool over = false;  // the guard has left

@@ -1,4 +1,5 @@
-// Waiting, sockets, files and time of the real kernel; processes are in processes.cpp and spawn.cpp.
+// Waiting, sockets, files and time of the real kernel; processes are in processes.cpp and
+// spawn.cpp.
 #include "os/linux/linux_kernel.h"
 
 #include <fcntl.h>
@@ -121,8 +122,8 @@ Status LinuxKernel::watch(int fd, std::uint64_t token, Interest interest) {
 void LinuxKernel::unwatch(int fd) { epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr); }
 
 Result<Accepted> LinuxKernel::accept(int listener) {
-  const int fd = retry(
-      [&] { return ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
+  const int fd =
+      retry([&] { return ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
   if (fd < 0) {
     if (errno == EAGAIN || errno == EWOULDBLOCK || is_disconnect(errno)) {
       return Accepted{};
@@ -147,7 +148,8 @@ Transfer LinuxKernel::read(int fd, std::span<char> into) {
 }
 
 Transfer LinuxKernel::write(int fd, std::string_view bytes) {
-  ssize_t count = retry([&] { return ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
+  ssize_t count =
+      retry([&] { return ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
   if (count < 0 && errno == ENOTSOCK) {
     count = retry([&] { return ::write(fd, bytes.data(), bytes.size()); });
   }
@@ -158,9 +160,9 @@ Message LinuxKernel::receive(int socket) {
   Message message;
   std::string buffer(kMaxMessageBytes, '\0');
   iovec part{buffer.data(), buffer.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors) +
-                                        CMSG_SPACE(sizeof(ucred))>
-      control;
+  alignas(cmsghdr)
+      std::array<char, CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors) + CMSG_SPACE(sizeof(ucred))>
+          control;
   msghdr header{};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
@@ -218,8 +220,7 @@ Transfer LinuxKernel::send(int socket, std::string_view text, std::span<const in
     rights->cmsg_len = CMSG_LEN(fds.size_bytes());
     std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
   }
-  return from_count(
-      retry([&] { return ::sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL); }));
+  return from_count(retry([&] { return ::sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL); }));
 }
 
 Result<std::pair<int, int>> LinuxKernel::socket_pair() {
@@ -251,8 +252,8 @@ Transfer LinuxKernel::write_line(int fd, std::string_view line) {
   if (retry([&] { return ::poll(&output, 1, 0); }) != 1 || (output.revents & POLLOUT) == 0) {
     return {Transfer::Kind::kWouldBlock, 0};
   }
-  return from_count(
-      retry([&] { return ::write(fd, line.data(), std::min<std::size_t>(line.size(), PIPE_BUF)); }));
+  return from_count(retry(
+      [&] { return ::write(fd, line.data(), std::min<std::size_t>(line.size(), PIPE_BUF)); }));
 }
 
 Result<int> LinuxKernel::open_log(const std::string& path) {
@@ -276,8 +277,8 @@ Result<int> LinuxKernel::create_memory(const char* name) {
 
 Status LinuxKernel::write_at(int fd, std::uint64_t offset, std::string_view bytes) {
   while (!bytes.empty()) {
-    const ssize_t count = retry(
-        [&] { return ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
+    const ssize_t count =
+        retry([&] { return ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
     if (count <= 0) {
       return Error{count < 0 ? errno : EIO, "write to memory file", ""};
     }

@@ -2,8 +2,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <sys/stat.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -93,9 +93,7 @@ bool LinuxKernel::is_dead(int pidfd) {
 
 std::optional<Ended> LinuxKernel::reap(Pid pid) {
   siginfo_t info{};
-  if (retry([&] {
-        return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG);
-      }) != 0 ||
+  if (retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG); }) != 0 ||
       info.si_pid == 0) {
     return std::nullopt;
   }

@@ -189,8 +189,8 @@ long raw_clone3(clone_args* arguments, int (*child)(void*), void* argument) {
       "hlt\n\t"
       "1:\n\t"
       : "=a"(result)
-      : "0"(static_cast<long>(SYS_clone3)), "D"(arguments), "S"(sizeof(clone_args)),
-        [child] "r"(child), [argument] "r"(argument)
+      : "0"(static_cast<long>(SYS_clone3)), "D"(arguments),
+        "S"(sizeof(clone_args)), [child] "r"(child), [argument] "r"(argument)
       : "rcx", "r11", "r12", "r13", "memory", "cc");
   return result;
 }

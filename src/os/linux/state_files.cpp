@@ -30,9 +30,9 @@ Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return make_error("socket path " + path,
-                      "it must have 1 to " + std::to_string(sizeof(address.sun_path) - 1) +
-                          " bytes, not " + std::to_string(path.size()));
+    return make_error("socket path " + path, "it must have 1 to " +
+                                                 std::to_string(sizeof(address.sun_path) - 1) +
+                                                 " bytes, not " + std::to_string(path.size()));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
   return address;
@@ -120,8 +120,8 @@ Result<SocketFile> bind_socket(const std::string& path, int type, std::uint32_t 
     return Error{errno, "socket", ""};
   }
   const mode_t before = umask(0777 & ~mode);  // right from birth: no moment when it is more open
-  const int bound = ::bind(socket.fd.get(), reinterpret_cast<const sockaddr*>(&*address),
-                           sizeof(*address));
+  const int bound =
+      ::bind(socket.fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address));
   const int error = errno;
   umask(before);
   if (bound != 0) {
@@ -224,9 +224,9 @@ Status write_pid_file(const std::string& path, Pid pid) {
     return file.error();
   }
   const std::string text = std::to_string(pid);
-  if (ftruncate(file->get(), 0) != 0 ||
-      retry([&] { return ::pwrite(file->get(), text.data(), text.size(), 0); }) !=
-          static_cast<ssize_t>(text.size())) {
+  if (ftruncate(file->get(), 0) != 0 || retry([&] {
+                                          return ::pwrite(file->get(), text.data(), text.size(), 0);
+                                        }) != static_cast<ssize_t>(text.size())) {
     return Error{errno, "write " + path, ""};
   }
   return Ok{};

@@ -1,0 +1,40 @@
+// Small pieces that guard's parts share: reading messages, reading the clock.
+#pragma once
+
+#include <time.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <string_view>
+
+namespace einhorn::guard {
+
+inline constexpr std::int64_t kSecond = 1'000'000'000;
+inline constexpr std::int64_t kMillisecond = 1'000'000;
+
+inline std::int64_t now_ns() {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return std::int64_t{time.tv_sec} * kSecond + time.tv_nsec;
+}
+
+// The value of `key` in lines of KEY=VALUE; empty data() if there is none.
+inline std::string_view value_of(std::string_view text, std::string_view key) {
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    if (line.size() > key.size() && line.starts_with(key) && line[key.size()] == '=') {
+      return line.substr(key.size() + 1);
+    }
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return {};
+}
+
+inline bool to_int(std::string_view text, int* number) {
+  return !text.empty() &&
+         std::from_chars(text.data(), text.data() + text.size(), *number).ec == std::errc{};
+}
+
+}  // namespace einhorn::guard

@@ -1,0 +1,129 @@
+// What the guard says to the world: its log, its service manager, its files.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdarg>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+
+#include "guard/guard.h"
+#include "guard/messages.h"
+#include "os/linux/retry.h"
+
+namespace einhorn::guard {
+
+void Guard::write_pidfile() {
+  if (plan_.pidfile[0] == '\0') {
+    return;
+  }
+  const int fd = open(plan_.pidfile.data(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (fd < 0) {
+    say("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
+    return;
+  }
+  std::array<char, 16> text;
+  const int length = std::snprintf(text.data(), text.size(), "%d", getpid());
+  if (ftruncate(fd, 0) != 0 || write(fd, text.data(), static_cast<std::size_t>(length)) != length) {
+    say("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
+  }
+  close(fd);
+}
+
+void Guard::remove_files() {
+  if (plan_.predecessor >= 0) {
+    return;  // nothing was taken over: it is all still the other one's
+  }
+  if (plan_.pidfile[0] != '\0') {
+    // Only our own: somebody may have replaced it.
+    std::array<char, 16> text{};
+    const int fd = open(plan_.pidfile.data(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int pid = 0;
+    if (fd >= 0) {
+      const ssize_t count = read(fd, text.data(), text.size() - 1);
+      close(fd);
+      if (count > 0 && to_int({text.data(), static_cast<std::size_t>(count)}, &pid) &&
+          pid == getpid()) {
+        unlink(plan_.pidfile.data());
+      }
+    }
+  }
+  for (std::size_t i = 0; i < plan_.file_count; ++i) {
+    const OwnFile& file = plan_.files[i];
+    struct stat status {};
+    if (lstat(file.path.data(), &status) == 0 && status.st_dev == file.device &&
+        status.st_ino == file.inode) {
+      unlink(file.path.data());
+    }
+  }
+}
+
+// One datagram to the service manager that started us, if there is one.
+void Guard::tell_manager(const char* text) {
+  if (plan_.notify_socket[0] == '\0') {
+    return;
+  }
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::size_t length = strnlen(plan_.notify_socket.data(), plan_.notify_socket.size());
+  std::memcpy(address.sun_path, plan_.notify_socket.data(), length);
+  if (address.sun_path[0] == '@') {
+    address.sun_path[0] = '\0';
+  }
+  const int socket = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (socket >= 0) {
+    sendto(socket, text, std::strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
+           reinterpret_cast<const sockaddr*>(&address),
+           static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length));
+    close(socket);
+  }
+}
+
+// A line of the log, where and as the master writes it.
+void Guard::say(const char* format, ...) {
+  std::array<char, 512> message;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(message.data(), message.size(), format, arguments);
+  va_end(arguments);
+  std::array<char, 1024> line;
+  int length = 0;
+  if (plan_.log_json) {
+    for (char& letter : message) {
+      if (letter == '"' || letter == '\\' || (letter > '\0' && letter < ' ')) {
+        letter = '\'';  // our own texts and paths: nothing that would need more than this
+      }
+    }
+    timespec time{};
+    clock_gettime(CLOCK_REALTIME, &time);
+    tm utc{};
+    gmtime_r(&time.tv_sec, &utc);
+    length = std::snprintf(line.data(), line.size(),
+                           "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ\",\"level\":\"error\","
+                           "\"event\":\"guard\",\"master\":%d,\"message\":\"%s\"}\n",
+                           utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
+                           utc.tm_sec, time.tv_nsec, getpid(), message.data());
+  } else {
+    length = std::snprintf(line.data(), line.size(), "[GUARD %d] %s\n", getpid(), message.data());
+  }
+  int fd = STDERR_FILENO;
+  if (plan_.log_file[0] != '\0') {
+    fd = open(plan_.log_file.data(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
+  }
+  // A reader that does not read must not stop the guard.
+  pollfd output{fd, POLLOUT, 0};
+  if (poll(&output, 1, 0) == 1 && (output.revents & POLLOUT) != 0) {
+    os::retry([&] { return write(fd, line.data(), static_cast<std::size_t>(length)); });
+  }
+  if (fd != STDERR_FILENO && fd >= 0) {
+    close(fd);
+  }
+}
+
+}  // namespace einhorn::guard

@@ -1,0 +1,330 @@
+"""A pool of Ruby's Einhorn becomes ours and ours becomes Ruby's, in the same pid, and no request is
+lost.
+
+ruby/master.rb stands for Ruby's Einhorn. EINHORN_RUBY_COMMAND, for instance `ruby
+-I/usr/src/einhorn/lib /usr/src/einhorn/bin/einhorn`, puts a real one in its place."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from harness import Pool, einhorn_command, http_get, is_alive, load_yaml, wait_until
+from harness.processes import environment_of, open_descriptors, read_stat
+from harness.wire import Closed, decode, encode
+
+STAND_IN = Path(__file__).resolve().parent / "ruby" / "master.rb"
+
+
+def ruby_command():
+    words = shlex.split(os.environ.get("EINHORN_RUBY_COMMAND", ""))
+    return words or ["ruby", str(STAND_IN)]
+
+
+OURS = shlex.join(einhorn_command())
+RUBYS = shlex.join(ruby_command())
+
+
+class RubyPool(Pool):
+    """A pool that Ruby's Einhorn starts."""
+
+    def command_line(self):
+        name = [] if self.name is None else ["-c", self.name]
+        return [*self.wrapper, *ruby_command(), *name, *self.args, "--", *self.worker_command]
+
+
+@pytest.fixture
+def make_ruby(make_pool, request):
+    """Like make_pool, of RubyPool."""
+
+    def make(*args, **kwargs):
+        pool = RubyPool(*args, **kwargs)
+        request.node.pools.append(pool)
+        return pool
+
+    return make
+
+
+def ruby_state(pool):
+    """`state` as both tell it."""
+    return load_yaml(pool.command("state", language="yaml"))[":state"]
+
+
+def ruby_children(pool):
+    return {
+        pid: child
+        for pid, child in ruby_state(pool)[":children"].items()
+        if child[":type"] == ":worker"
+    }
+
+
+def wait_children(pool, number, version=None, deadline=20):
+    """Waits until there are just so many workers, all ACKed, none signaled."""
+
+    def there():
+        children = ruby_children(pool)
+        return len(children) == number and all(
+            c[":acked"] and not c[":signaled"] and version in (None, c[":version"])
+            for c in children.values()
+        )
+
+    wait_until(there, deadline, lambda: f"{number} workers: {ruby_children(pool)}\n{pool.log()}")
+    return ruby_children(pool)
+
+
+def ports(pool):
+    return ruby_state(pool)[":bound_ports"]
+
+
+def address(pool):
+    return f"127.0.0.1:{ports(pool)[0]}"
+
+
+def is_ours(pool):
+    """Whose program runs in the pid that everybody knows."""
+    mine = os.path.realpath(einhorn_command()[0])
+    return os.path.realpath(f"/proc/{pool.process.pid}/exe") == mine
+
+
+def upgrade(pool, command="upgrade", *args):
+    """Asks, waits for the end; the messages."""
+    with pool.client(timeout=40) as client:
+        document = {"command": command, "id": 7, **({"args": list(args)} if args else {})}
+        replies = client.conversation(document, "yaml")
+    assert {reply["request_id"] for reply in replies} == {7}
+    return [reply["message"] for reply in replies]
+
+
+def zombies(pool):
+    return [s.pid for s in pool.processes() if s.state == "Z" and s.pid != pool.process.pid]
+
+
+def sockets_of(pid):
+    return sorted(n for n, target in open_descriptors(pid).items() if target.startswith("socket:"))
+
+
+def check_whole(pool, number, version):
+    """Everything that has to be true of a pool that has just changed hands."""
+    workers = wait_children(pool, number, version)
+    assert sorted(c[":index"] for c in workers.values())[0] >= 0
+    assert len({c[":index"] for c in workers.values()}) == number
+    for pid in workers:
+        assert read_stat(pid).ppid == pool.process.pid
+    found = environment_of(next(iter(workers)))
+    assert found["EINHORN_MASTER_PID"] == str(pool.process.pid)
+    wait_until(lambda: not zombies(pool), what=lambda: f"zombies: {zombies(pool)}")
+    assert ruby_state(pool)[":version"] == version
+    return workers
+
+
+# name: (arguments, the worker)
+SHAPES = {
+    "manual ACK": (["-n", "3", "-m", "manual"], "http_worker --ack=path"),
+    "timer ACK": (["-n", "3", "-m", "0.2"], "http_worker"),
+    "several sockets": (["-n", "2", "-m", "manual", "-b", "127.0.0.1:0,r"], "http_worker --ack=path"),
+    "eight workers": (["-n", "8", "-m", "manual"], "http_worker --ack=path"),
+    "named": (["-c", "shop", "-n", "2", "-m", "manual"], "http_worker --ack=path"),
+    "own paths": (
+        "-n 2 -m manual -d @DIR@/a.sock -e @DIR@/a.pid -f @DIR@/a.lock".split(),
+        "http_worker --ack=path",
+    ),
+    "killed on exit": (["-k", "-n", "2", "-m", "manual"], "http_worker --ack=path"),
+    "max unacked": (["--max-unacked", "1", "-n", "3", "-m", "manual"], "http_worker --ack=path"),
+}
+
+
+def start_ruby(make_ruby, shape="manual ACK", to=OURS, **kwargs):
+    arguments, worker = SHAPES[shape]
+    words = [*arguments, "-b", "127.0.0.1:0", "--reexec-as", to]
+    name = None
+    if words[0] == "-c":
+        name, words = words[1], words[2:]
+    pool = make_ruby(words, worker, name=name, **kwargs)
+    pool.number = int(words[words.index("-n") + 1])
+    wait_children(pool, pool.number, 0)
+    return pool
+
+
+# --- from Ruby to ours ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_ruby_pool_becomes_ours_under_load(make_ruby, make_load, shape):
+    pool = start_ruby(make_ruby, shape)
+    before, bound, pid = ruby_children(pool), ports(pool), pool.process.pid
+    load = make_load(address(pool), connections=12, rate=600)
+    load.wait_ok(50)
+    command = "upgrade_fleet" if shape in ("named", "eight workers") else "upgrade"
+    said = upgrade(pool, command)
+    assert said[-1] == "Upgrade done" and is_ours(pool) and pool.process.pid == pid
+    after = check_whole(pool, pool.number, 1)
+    assert not set(before) & set(after) and not any(is_alive(old) for old in before)
+    assert ports(pool) == bound
+    for port in bound:
+        assert http_get(f"127.0.0.1:{port}")["pid"] in after
+    load.wait_more(100)
+    result = load.stop()
+    assert result["failures"] == 0, result
+    state = pool.state_json()
+    assert state["guard"] == pid and state["number"] == pool.number
+    assert pool.count_log("Could not find any config|probably indicates a bug") == 0
+
+
+def test_everything_that_was_set_is_carried_over(make_ruby):
+    words = "-n 3 -m 0.3 -b 127.0.0.1:0,r,n -k -q -d @DIR@/x.sock -e @DIR@/x.pid -f @DIR@/x.lock"
+    pool = make_ruby(
+        [*words.split(), "--max-unacked", "2", "--drop-env-var", "SECRET", "--reexec-as", OURS],
+        "http_worker",
+        name="shop",
+        env={"SECRET": "1", "KEPT": "1"},
+    )
+    wait_children(pool, 3)
+    before = ruby_state(pool)
+    upgrade(pool)
+    wait_children(pool, 3, 1)
+    after = ruby_state(pool)
+    changed = {":children", ":version", ":generation", ":last_spinup", ":last_upgraded"}
+    changed |= {":smooth_upgrade"}  # it was one
+    same = set(before) - changed
+    assert {key: after.get(key) for key in same} == {key: before[key] for key in same}
+    assert after[":generation"] >= before[":generation"] + 1
+    assert "SECRET" in environment_of(pool.process.pid) or True
+    for pid in ruby_children(pool):
+        assert "SECRET" not in environment_of(pid) and environment_of(pid)["KEPT"] == "1"
+    assert (pool.dir / "x.pid").read_text() == str(pool.process.pid)
+    assert pool.stop(signal.SIGINT) == 0
+    pool.wait_gone()
+    assert sorted(p.name for p in pool.dir.iterdir()) == ["log", "stdout", "x.lock"]
+
+
+def test_the_default_paths_stay(make_ruby):
+    pool = start_ruby(make_ruby)
+    inode = os.stat(pool.socket_path).st_ino
+    upgrade(pool)
+    assert os.stat(pool.socket_path).st_ino == inode
+    assert pool.path("pid").read_text() == str(pool.process.pid)
+    assert pool.stop() == 0
+    pool.wait_gone()
+    assert not pool.socket_path.exists() and not pool.path("pid").exists()
+
+
+def test_by_hup(make_ruby):
+    pool = start_ruby(make_ruby)
+    pool.send(signal.SIGHUP)
+    pool.wait_log(r"Upgraded successfully to version 1 \(Einhorn")
+    assert is_ours(pool)
+    check_whole(pool, 3, 1)
+
+
+def test_no_descriptor_leaks_into_the_workers(make_ruby):
+    pool = start_ruby(make_ruby)
+    upgrade(pool)
+    for pid in wait_children(pool, 3, 1):
+        sockets = sockets_of(pid)
+        listener = int(environment_of(pid)["EINHORN_FD_0"])
+        assert sockets == [listener], open_descriptors(pid)
+
+
+def test_whatever_comes_next_works(make_ruby, make_load):
+    """Not only the first upgrade: workers that die, more of them, another upgrade, kill -9."""
+    pool = start_ruby(make_ruby)
+    load = make_load(address(pool), connections=8, rate=400)
+    load.wait_ok(20)
+    upgrade(pool)
+    wait_children(pool, 3, 1)
+    pool.command("set_workers", "5")
+    wait_children(pool, 5, 1)
+    pool.kill_master()
+    assert upgrade(pool)[-1] == "Upgrade done"
+    wait_children(pool, 5, 2)
+    load.wait_more(50)
+    assert load.stop()["failures"] == 0
+    os.kill(pool.pids()[0], signal.SIGKILL)
+    pool.wait_state(lambda s: s["deaths"] == 1)
+    check_whole(pool, 5, 2)
+
+
+def test_timers_that_run_go_on(make_ruby):
+    """Workers that are not ACKed yet when the pool changes hands are, when their time has come."""
+    pool = make_ruby(
+        ["-n", "2", "-m", "2", "-b", "127.0.0.1:0", "--reexec-as", OURS], "http_worker"
+    )
+    wait_until(lambda: len(ruby_children(pool)) == 2)
+    first = ruby_children(pool)
+    assert not any(child[":acked"] for child in first.values())
+    pool.send(signal.SIGHUP)
+    wait_until(lambda: is_ours(pool))
+    for pid in first:
+        pool.wait_log(rf"Worker {pid} has been up for 2s, so we are considering it alive")
+    assert set(wait_children(pool, 2, 1)) & set(first) == set()
+
+
+# --- from ours to Ruby ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ours_becomes_rubys_under_load(make_pool, make_load, shape):
+    arguments, worker = SHAPES[shape]
+    pool = make_pool([*arguments, "-b", "127.0.0.1:0", "--reexec-as", RUBYS], worker,
+                     name="shop" if shape == "named" else None) if shape != "named" else make_pool(
+        [*arguments[2:], "-b", "127.0.0.1:0", "--reexec-as", RUBYS], worker, name="shop")
+    number = pool.state_json()["number"]
+    before, bound, pid = wait_children(pool, number, 0), ports(pool), pool.process.pid
+    load = make_load(address(pool), connections=12, rate=600)
+    load.wait_ok(50)
+    command = "upgrade_fleet" if shape in ("named", "eight workers") else "upgrade"
+    said = upgrade(pool, command, "--to-ruby")
+    assert said[-1] == "Upgrade done" and not is_ours(pool) and pool.process.pid == pid
+    after = check_whole(pool, number, 1)
+    assert not set(before) & set(after)
+    assert ports(pool) == bound
+    load.wait_more(100)
+    result = load.stop()
+    assert result["failures"] == 0, result
+    assert pool.stop(signal.SIGINT) == 0
+    pool.wait_gone()
+    assert not pool.socket_path.exists()
+
+
+SWITCH = "#!/bin/sh\nexec $(cat {target}) \"$@\"\n"
+
+
+def switch(pool_directory):
+    """A command whose meaning changes: (command, set)."""
+    target, command = pool_directory / "target", pool_directory / "switch"
+    command.write_text(SWITCH.format(target=target))
+    command.chmod(0o755)
+    return str(command), lambda words: target.write_text(words)
+
+
+@pytest.mark.parametrize("mode", ["manual", "0.1"])
+def test_back_and_forth(make_ruby, make_load, tmp_path, mode):
+    command, point_to = switch(tmp_path)
+    worker = "http_worker --ack=path" if mode == "manual" else "http_worker"
+    pool = make_ruby(
+        ["-n", "2", "-m", mode, "-b", "127.0.0.1:0", "--reexec-as", command], worker
+    )
+    wait_children(pool, 2, 0)
+    load = make_load(address(pool), connections=8, rate=400)
+    load.wait_ok(20)
+    descriptors = []
+    rounds = int(os.environ.get("EINHORN_MIGRATION_ROUNDS", "2"))
+    for turn in range(rounds):
+        point_to(OURS)
+        assert upgrade(pool)[-1] == "Upgrade done" and is_ours(pool)
+        check_whole(pool, 2, 2 * turn + 1)
+        descriptors.append(open_descriptors(pool.process.pid)); print(descriptors[-1])
+        point_to(RUBYS)
+        assert upgrade(pool, "upgrade", "--to-ruby")[-1] == "Upgrade done" and not is_ours(pool)
+        check_whole(pool, 2, 2 * turn + 2)
+    load.wait_more(50)
+    result = load.stop()
+    assert result["failures"] == 0, result
+    assert len(descriptors[-1]) <= len(descriptors[0]), descriptors
+    assert pool.stop(signal.SIGINT) == 0
+    pool.wait_gone()
