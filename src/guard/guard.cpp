@@ -326,6 +326,10 @@ void Guard::on_control_ready(Child& child) {
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       return;
     }
+    if (count < 0 && errno == ECONNRESET) {
+      // It closed with something unread. The error comes before what it said, and only once.
+      continue;
+    }
     if (count <= 0) {
       close_control(child);
       sweep_at_ns_ = now_ns() + 10 * kMillisecond;  // its death may be one SIGCHLD with another's

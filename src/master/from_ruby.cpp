@@ -1,6 +1,7 @@
 #include "master/from_ruby.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/signals.h"
 #include "master/log.h"
@@ -25,11 +26,25 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
+// What versions before 0.6 called otherwise: an upgrade that goes on in the next master.
+void understand_old_names(wire::RubyHandoffRead& read) {
+  std::vector<std::string>& missing = read.findings.missing;
+  const auto there = std::find(missing.begin(), missing.end(), "reloading_for_upgrade");
+  for (const auto& [key, value] : read.unknown) {
+    const wire::Symbol* name = key.as_symbol();
+    if (there != missing.end() && name != nullptr &&
+        name->name == "reloading_for_preload_upgrade") {
+      read.handoff.state.reloading_for_upgrade = value.as_bool() != nullptr && *value.as_bool();
+    }
+  }
+}
+
 class Migration {
  public:
   Migration(wire::RubyHandoffRead read, std::vector<std::string> environment,
             const std::string& script)
       : read_(std::move(read)), ruby_(read_.handoff.state), environment_(std::move(environment)) {
+    understand_old_names(read_);
     settings().script = script;
   }
 
@@ -175,15 +190,33 @@ class Migration {
     }
   }
 
+  // The child's own index; the lowest free one if that is taken, as it is when there was none.
+  Slot take_slot(std::int64_t index) {
+    std::uint32_t slot =
+        static_cast<std::uint32_t>(std::clamp<std::int64_t>(index, 0, limits::kMaxWorkers - 1));
+    for (std::uint32_t next = 0; !slots_.insert(slot).second; ++next) {
+      slot = next;
+    }
+    return Slot{slot};
+  }
+
+  // Old versions note when a worker was started with its ACK timer alone.
+  [[nodiscard]] Instant ack_started(Pid pid) const {
+    for (const wire::RubyAckTimer& timer : read_.handoff.ack_timers) {
+      if (timer.pid == pid) {
+        return instant(timer.start).value_or(now_);
+      }
+    }
+    return now_;
+  }
+
   void add_worker(const wire::RubyChild& child) {
     wire::WorkerRecord record;
     pool::Worker& worker = record.worker;
     record.pid = child.pid;
-    const auto slot = static_cast<std::uint32_t>(
-        std::clamp<std::int64_t>(child.index, 0, limits::kMaxWorkers - 1));
-    worker.id = {Slot{slot}, Epoch{snapshot_.ledger.next_epoch++}};
+    worker.id = {take_slot(child.index), Epoch{snapshot_.ledger.next_epoch++}};
     worker.version = Version{static_cast<std::uint64_t>(std::max<std::int64_t>(0, child.version))};
-    worker.spawned_at = instant(child.spinup_time).value_or(now_);
+    worker.spawned_at = instant(child.spinup_time).value_or(ack_started(child.pid));
     if (child.acked) {
       worker.acked_at = worker.spawned_at;
     }
@@ -227,8 +260,10 @@ class Migration {
         record.flags = bind.flags;
         record.text = bind.host + ":" + std::to_string(bind.port);
       }
-      record.port = i < ruby_.bound_ports.size() ? static_cast<std::uint16_t>(ruby_.bound_ports[i])
-                                                 : record.port_given;
+      record.port =
+          i < ruby_.bound_ports.size()
+              ? static_cast<std::uint16_t>(ruby_.bound_ports[i])
+              : os::bound_port(static_cast<int>(ruby_.bind_fds[i])).value_or(record.port_given);
       record.address = record.host + ":" + std::to_string(record.port);
       snapshot_.listeners[record.index] = record;
       if (Status kept = keep(ruby_.bind_fds[i], "listen:" + std::to_string(i), false); !kept) {
@@ -322,6 +357,7 @@ class Migration {
   std::unique_ptr<Log> log_;
   Instant now_;
   wire::Snapshot snapshot_;
+  std::set<std::uint32_t> slots_;  // of the workers
   Boot boot_;
 };
 

@@ -50,6 +50,10 @@ Status Journal::rewrite(const wire::Snapshot& snapshot) {
 }
 
 Status Journal::append(const std::string& entry) {
+  if (fd_ < 0) {
+    broken_ = true;
+    return make_error("write to the snapshot", "there is none yet");
+  }
   if (Status written = kernel_.write_at(fd_, end_, entry); !written) {
     broken_ = true;
     return written;

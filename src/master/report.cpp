@@ -48,7 +48,9 @@ class RubyReport {
 
   // A worker whose pid is not known yet has no key to be shown under.
   void add_children(wire::RubyState& state) const {
-    for (const pool::Worker* worker : input_.pool.workers()) {
+    const std::vector<const pool::Worker*> workers = input_.pool.workers();
+    state.children.reserve(workers.size());
+    for (const pool::Worker* worker : workers) {
       wire::RubyChild child;
       child.pid = input_.pid_of(worker->id);
       if (child.pid == 0) {

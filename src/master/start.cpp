@@ -319,6 +319,7 @@ void Master::resume() {
                                      ", the " + std::to_string(settings_.generation) +
                                      ". of this pool) with " + std::to_string(pool_->alive()) +
                                      " workers");
+    events_.push_back(pool::event::TimerDue{});  // whatever is due, also leaving
   }
   drain_events();
   if (!exit_code_) {

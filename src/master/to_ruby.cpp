@@ -131,25 +131,59 @@ std::vector<std::string> environment_of(const wire::Settings& settings) {
   return environment;
 }
 
-Result<os::Becoming> plan(const Boot& boot) {
-  Result<std::unique_ptr<os::LinuxKernel>> kernel = os::LinuxKernel::create();
-  if (!kernel) {
-    return kernel.error();
-  }
-  wire::Snapshot snapshot;
+Result<wire::Snapshot> read_snapshot(const Boot& boot, os::Kernel& kernel) {
   for (const auto& [name, fd] : boot.descriptors) {
     if (name == "snapshot") {
-      Result<std::string> bytes = (*kernel)->read_all(fd.get());
-      Result<wire::Snapshot> read =
-          bytes ? wire::decode_snapshot(*bytes) : Result<wire::Snapshot>(bytes.error());
-      if (!read) {
-        return read.error();
-      }
-      snapshot = std::move(*read);
+      Result<std::string> bytes = kernel.read_all(fd.get());
+      return bytes ? wire::decode_snapshot(*bytes) : Result<wire::Snapshot>(bytes.error());
     }
   }
+  return make_error("state for Ruby", "there is no snapshot");
+}
+
+// Everything of ours goes above the numbers by which workers know their sockets.
+Status clear_the_way(Boot& boot, os::Kernel& kernel, int least) {
+  for (auto& [name, fd] : boot.descriptors) {
+    Result<int> raised = kernel.raise(fd.get(), least);
+    if (!raised) {
+      return raised.error();
+    }
+    static_cast<void>(fd.release());  // closed by now
+    fd.reset(*raised);
+  }
+  return Ok{};
+}
+
+// The program of --reexec-as has to be there now; it was when it was checked.
+Status find_successor(const wire::Settings& settings, os::Kernel& kernel) {
+  std::string path;
+  for (const std::string& variable : settings.start_environment) {
+    if (variable.starts_with("PATH=")) {
+      path = variable.substr(5);
+    }
+  }
+  if (settings.reexec_commandline.empty()) {
+    return make_error("--to-ruby", "needs --reexec-as");
+  }
+  const Result<std::string> found = kernel.find_program(settings.reexec_commandline[0], path, "");
+  return found ? Status(Ok{}) : Status(found.error());
+}
+
+Result<os::Becoming> plan(Boot& boot, os::Kernel& kernel) {
+  const Result<wire::Snapshot> read = read_snapshot(boot, kernel);
+  if (!read) {
+    return read.error();
+  }
+  const wire::Snapshot& snapshot = *read;
   const wire::Settings& settings = snapshot.settings;
+  if (Status found = find_successor(settings, kernel); !found) {
+    return found.error();
+  }
   os::Becoming becoming;
+  becoming.out_of_the_way = settings.first_descriptor + static_cast<int>(snapshot.listeners.size());
+  if (Status clear = clear_the_way(boot, kernel, becoming.out_of_the_way); !clear) {
+    return clear.error();
+  }
   wire::RubyHandoff handoff;
   handoff.state = state_of(snapshot);
   for (const auto& [name, fd] : boot.descriptors) {
@@ -186,20 +220,24 @@ Result<os::Becoming> plan(const Boot& boot) {
 
 }  // namespace
 
-void leave_to_ruby(const Boot& boot, pid_t master, int control) {
+os::MasterIs leave_to_ruby(Boot& boot, pid_t master, int control) {
+  os::MasterIs left = os::MasterIs::kThere;
   Result<std::unique_ptr<os::LinuxKernel>> kernel = os::LinuxKernel::create();
-  if (!kernel) {
-    return;
+  if (kernel) {
+    const std::vector<std::string>& reexec = boot.settings.reexec_commandline;
+    const std::string name = reexec.empty() ? "" : reexec[0];
+    Log log(**kernel, (*kernel)->own_pid(), boot.settings.verbosity, boot.settings.log_json);
+    static_cast<void>(log.open(boot.settings.log_file).has_value());
+    log.set_time(to_wall((*kernel)->now(), boot.settings.wall_offset));
+    log.info("leaving_to_ruby", "About to re-exec einhorn master as " + name);
+    const Result<os::Becoming> becoming = plan(boot, **kernel);
+    const Error failed = becoming ? os::become(*becoming, master, control, left) : becoming.error();
+    log.error("leaving_failed", "Could not become " + name + ": " + failed.message());
   }
-  Log log(**kernel, (*kernel)->own_pid(), boot.settings.verbosity, boot.settings.log_json);
-  static_cast<void>(log.open(boot.settings.log_file).has_value());
-  log.set_time(to_wall((*kernel)->now(), boot.settings.wall_offset));
-  log.info("leaving_to_ruby",
-           "About to re-exec einhorn master as " + boot.settings.reexec_commandline.at(0));
-  Result<os::Becoming> becoming = plan(boot);
-  const Status failed = becoming ? os::become(*becoming, master, control) : becoming.error();
-  log.error("leaving_failed", "Could not become " + boot.settings.reexec_commandline.at(0) + ": " +
-                                  failed.error().message());
+  if (left == os::MasterIs::kThere) {
+    os::tell(control, "X_EINHORN_THAW=1");
+  }
+  return left;
 }
 
 }  // namespace einhorn::master

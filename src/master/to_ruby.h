@@ -4,12 +4,14 @@
 #include <sys/types.h>
 
 #include "master/boot.h"
+#include "os/become.h"
 
 namespace einhorn::master {
 
 // `boot` is what a renewed guard has, `master` its frozen master, reachable at `control`: told to
 // leave, and waited for. Then this process becomes the Ruby master. Returns only if that failed;
-// the reason is in the log, and the master is gone by then.
-void leave_to_ruby(const Boot& boot, pid_t master, int control);
+// the reason is in the log. `kThere`: nothing has happened, and the master has been told to go on.
+// `kGone`: another one has to be started, from `boot`.
+[[nodiscard]] os::MasterIs leave_to_ruby(Boot& boot, pid_t master, int control);
 
 }  // namespace einhorn::master

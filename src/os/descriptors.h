@@ -19,6 +19,9 @@ namespace einhorn::os {
 // Who is at the other end of a unix socket; zeroes if nobody can say.
 [[nodiscard]] Peer peer_of(int socket);
 
+// The port that a socket is bound to; none if it has none.
+[[nodiscard]] std::optional<std::uint16_t> bound_port(int socket);
+
 // Device and inode of a file; none if there is no such file.
 [[nodiscard]] std::optional<std::pair<std::uint64_t, std::uint64_t>> file_identity(
     const std::string& path);

@@ -35,6 +35,7 @@ Pool::Pool(Config config) : config_(config) {}
 
 Pool::Pool(Config config, Ledger ledger, std::vector<Worker> workers)
     : config_(config), ledger_(std::move(ledger)) {
+  ledger_.left = false;  // whoever left is not here any more
   std::uint32_t slots = 0;
   for (const Worker& worker : workers) {
     slots = std::max(slots, worker.id.slot.value + 1);

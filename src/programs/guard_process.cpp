@@ -83,8 +83,8 @@ std::string shown_name(const wire::Settings& settings) {
 }  // namespace
 
 int run_guard(master::Boot boot, const Renewal* renewal, Title& title) {
-  if (renewal != nullptr && renewal->how == 2) {
-    master::leave_to_ruby(boot, renewal->master, renewal->control);
+  if (renewal != nullptr && renewal->how == 2 &&
+      master::leave_to_ruby(boot, renewal->master, renewal->control) == os::MasterIs::kGone) {
     renewal = nullptr;  // it could not be done, and the master has left: start one again
   }
   const wire::Settings& settings = boot.settings;

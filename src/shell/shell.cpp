@@ -135,22 +135,15 @@ Result<CommandEnd> Shell::run_command(const CommandLine& line) {
   setup.bar =
       output_.is_terminal() && !options_.json && can_redraw(invocation_.environment("TERM"));
   UpgradeView view(session_, setup);
-  bool more = false;
   const auto on_reply = [&](const wire::Reply& reply) {
-    view.hide();
+    reply.wait ? view.begin() : view.end();
     Status status = print(reply);
-    more = reply.wait;
-    if (status && more) {
+    if (status) {
       view.show();
     }
     return status;
   };
-  const auto on_quiet = [&] {
-    if (more) {
-      view.show();
-    }
-  };
-  return session_.run(line, on_reply, on_quiet);
+  return session_.run(line, on_reply, [&view] { view.show(); });
 }
 
 Next Shell::run_commands(const std::vector<CommandLine>& commands) {

@@ -14,19 +14,23 @@ constexpr int kMostFailures = 3;
 
 }  // namespace
 
-UpgradeView::~UpgradeView() {
+void UpgradeView::begin() {
   line_.clear();
-  if (begun_) {
+  if (!std::exchange(begun_, true)) {
+    const Screen without_bar = setup_.typed ? Screen::kNewLine : Screen::kAsItIs;
+    leave_on_interrupt(setup_.on_interrupt, setup_.bar ? Screen::kClearLine : without_bar);
+  }
+}
+
+void UpgradeView::end() {
+  line_.clear();
+  if (std::exchange(begun_, false)) {
     leave_on_interrupt(Interrupted::kNothing, setup_.typed ? Screen::kNewLine : Screen::kAsItIs);
   }
 }
 
 void UpgradeView::show() {
-  if (!std::exchange(begun_, true)) {
-    const Screen without_bar = setup_.typed ? Screen::kNewLine : Screen::kAsItIs;
-    leave_on_interrupt(setup_.on_interrupt, setup_.bar ? Screen::kClearLine : without_bar);
-  }
-  if (!setup_.bar) {
+  if (!begun_ || !setup_.bar) {
     return;
   }
   draw();  // first: the answer may take its time

@@ -24,14 +24,16 @@ class UpgradeView {
   };
 
   UpgradeView(const Session& session, const Setup& setup) : session_(session), setup_(setup) {}
-  ~UpgradeView();
+  ~UpgradeView() { end(); }
   UpgradeView(const UpgradeView&) = delete;
   UpgradeView& operator=(const UpgradeView&) = delete;
 
-  // Makes room for a message.
-  void hide() { line_.clear(); }
-  // The master will say more: shows how far it is, as far as is known, and finds out more if it is
-  // time to. Also to be called now and then while nothing is said.
+  // The master will say more, or no more: to be called before a message is shown that says so, as
+  // whoever has seen it may press Ctrl-C. Both make room for the message.
+  void begin();
+  void end();
+  // Shows how far it is, as far as is known, and finds out more if it is time to: behind a message,
+  // and now and then while none comes. Nothing unless it has begun.
   void show();
 
  private:

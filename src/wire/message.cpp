@@ -1,5 +1,7 @@
 #include "wire/message.h"
 
+#include <algorithm>
+
 #include "wire/json.h"
 #include "wire/text.h"
 #include "wire/yaml.h"
@@ -101,7 +103,9 @@ std::string encode_reply(const Reply& reply, Language language) {
     case Language::kYaml:
       break;
   }
-  return escape_line(encode_yaml(map)) + '\n';
+  std::string line = escape_line(encode_yaml(map));
+  line += '\n';
+  return line;
 }
 
 std::string encode_request(const Value& document) {
@@ -145,17 +149,25 @@ Result<Reply> parse_reply(std::string_view line) {
 
 std::string escape_line(std::string_view text) {
   std::string out;
-  out.reserve(text.size() + text.size() / 16);
-  for (const char c : text) {
-    if (c == '%') {
+  out.reserve(text.size() + text.size() / 8);
+  std::size_t percent = text.find('%');
+  std::size_t newline = text.find('\n');
+  std::size_t begin = 0;
+  while (true) {
+    const std::size_t end = std::min(percent, newline);
+    out += text.substr(begin, end - begin);
+    if (end == std::string_view::npos) {
+      return out;
+    }
+    begin = end + 1;
+    if (end == percent) {
       out += "%25";
-    } else if (c == '\n') {
-      out += "%0A";
+      percent = text.find('%', begin);
     } else {
-      out += c;
+      out += "%0A";
+      newline = text.find('\n', begin);
     }
   }
-  return out;
 }
 
 std::string unescape_line(std::string_view line) {

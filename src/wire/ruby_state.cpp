@@ -111,6 +111,12 @@ void visit_timer(Fields& fields, Timer& timer) {
 
 class Encoder {
  public:
+  static constexpr std::size_t kMostOfAState = 48;
+  static constexpr std::size_t kMostOfAChild = 9;
+
+  Encoder() = default;
+  explicit Encoder(std::size_t expected) { map_.reserve(expected); }
+
   template <typename T>
   void field(const char* name, const T& value) {
     put(map_, Symbol{name}, to_value(value));
@@ -135,25 +141,28 @@ class Encoder {
       field(name, value);
     }
   }
-  void symbol(const char* name, const std::string& value) { field(name, Value(Symbol{value})); }
+  void symbol(const char* name, const std::string& value) {
+    put(map_, Symbol{name}, Symbol{value});
+  }
   void set(const char* name, const std::vector<std::string>& elements) {
-    field(name, Value(Set{List(elements.begin(), elements.end())}));
+    put(map_, Symbol{name}, Set{List(elements.begin(), elements.end())});
   }
   [[nodiscard]] Map take() { return std::move(map_); }
 
  private:
-  static Value to_value(const Value& value) { return value; }
-  static Value to_value(const Map& value) { return value; }
-  static Value to_value(bool value) { return value; }
-  static Value to_value(std::int64_t value) { return value; }
-  static Value to_value(Pid value) { return value; }
+  // What a Value is made of in its place, wherever that does.
+  static const Value& to_value(const Value& value) { return value; }
+  static const Map& to_value(const Map& value) { return value; }
+  static bool to_value(bool value) { return value; }
+  static std::int64_t to_value(std::int64_t value) { return value; }
+  static Pid to_value(Pid value) { return value; }
   static Value to_value(double value) {
     constexpr double kExact = 9e15;
     const bool whole = std::nearbyint(value) == value && std::abs(value) < kExact;
     return whole ? Value(static_cast<std::int64_t>(value)) : Value(value);
   }
-  static Value to_value(const std::string& value) { return value; }
-  static Value to_value(WallTime value) { return value; }
+  static const std::string& to_value(const std::string& value) { return value; }
+  static WallTime to_value(WallTime value) { return value; }
   template <typename T>
   static Value to_value(const std::optional<T>& value) {
     return value ? to_value(*value) : Value();
@@ -161,8 +170,9 @@ class Encoder {
   template <typename T>
   static Value to_value(const std::vector<T>& values) {
     List list;
+    list.reserve(values.size());
     for (const T& value : values) {
-      list.push_back(to_value(value));
+      list.emplace_back(to_value(value));
     }
     return list;
   }
@@ -184,8 +194,8 @@ class Encoder {
     visit_nice(fields, nice);
     return fields.take();
   }
-  static Value to_value(const RubyChild& child) {
-    Encoder fields;
+  static Map to_value(const RubyChild& child) {
+    Encoder fields(kMostOfAChild);
     switch (child.type) {
       case RubyChild::Type::kWorker:
         fields.symbol("type", "worker");
@@ -197,8 +207,9 @@ class Encoder {
     }
     return fields.take();
   }
-  static Value to_value(const std::vector<RubyChild>& children) {
+  static Map to_value(const std::vector<RubyChild>& children) {
     Map map;
+    map.reserve(children.size());
     for (const RubyChild& child : children) {
       put(map, child.pid, to_value(child));
     }
@@ -215,8 +226,8 @@ class Encoder {
   Map map_;
 };
 
-Value encode_state_map(const RubyState& state) {
-  Encoder fields;
+Map encode_state_map(const RubyState& state) {
+  Encoder fields(Encoder::kMostOfAState);
   visit_state(fields, state);
   Map map = fields.take();
   map.insert(map.end(), state.extra.begin(), state.extra.end());

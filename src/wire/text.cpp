@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace einhorn::wire::text {
@@ -13,6 +14,24 @@ constexpr std::int64_t kSecondsADay = 86'400;
 
 unsigned byte_at(std::string_view text, std::size_t at) {
   return static_cast<unsigned char>(text[at]);
+}
+
+// Eight bytes at a time: texts are long, and nearly all of them are nothing but ASCII.
+constexpr std::uint64_t kEveryByte = 0x0101010101010101;
+constexpr std::uint64_t kHighBits = kEveryByte * 0x80;
+
+std::uint64_t word_at(std::string_view text, std::size_t at) {
+  std::uint64_t word = 0;
+  std::memcpy(&word, text.data() + at, sizeof word);
+  return word;
+}
+
+// Where the first word begins that is not all ASCII; the end if less than a word is left.
+std::size_t skip_ascii(std::string_view text, std::size_t at) {
+  while (text.size() - at >= sizeof(std::uint64_t) && (word_at(text, at) & kHighBits) == 0) {
+    at += sizeof(std::uint64_t);
+  }
+  return at;
 }
 
 // Days since 1970-01-01. Years are counted from March, so that the leap day is a year's last.
@@ -37,6 +56,16 @@ std::string padded(std::int64_t value, std::size_t width) {
     digits.insert(0, width - digits.size(), '0');
   }
   return value < 0 ? '-' + digits : digits;
+}
+
+// Contract: 0 <= value < 10 to the power of `width`, which is at most 9.
+void append_digits(std::string& out, int value, std::size_t width) {
+  std::array<char, 9> digits{};
+  for (std::size_t at = width; at > 0; --at) {
+    digits[at - 1] = static_cast<char>('0' + value % 10);
+    value /= 10;
+  }
+  out.append(digits.data(), width);
 }
 
 // The significant digits of a finite number, and where the point stands before or within them:
@@ -113,17 +142,40 @@ CodePoint decode_utf8(std::string_view text, std::size_t at) {
 }
 
 bool is_utf8(std::string_view text) {
-  for (std::size_t at = 0; at < text.size();) {
+  for (std::size_t at = skip_ascii(text, 0); at < text.size();) {
     const CodePoint point = decode_utf8(text, at);
     if (point.code == CodePoint::kInvalid) {
       return false;
     }
-    at += point.bytes;
+    at = skip_ascii(text, at + point.bytes);
+  }
+  return true;
+}
+
+bool is_printable_ascii(std::string_view text) {
+  constexpr std::uint64_t kDelete = kEveryByte * 0x7f;
+  std::size_t at = 0;
+  for (; text.size() - at >= sizeof(std::uint64_t); at += sizeof(std::uint64_t)) {
+    const std::uint64_t word = word_at(text, at);
+    // A subtraction borrows into a byte's high bit if the byte was less, and had no high bit.
+    const std::uint64_t below_space = (word - kEveryByte * ' ') & ~word;
+    const std::uint64_t deletes = ((word ^ kDelete) - kEveryByte) & ~(word ^ kDelete);
+    if (((word | below_space | deletes) & kHighBits) != 0) {
+      return false;
+    }
+  }
+  for (; at < text.size(); ++at) {
+    if (text[at] < ' ' || text[at] > '~') {
+      return false;
+    }
   }
   return true;
 }
 
 std::string to_utf8(std::string_view text) {
+  if (is_utf8(text)) {
+    return std::string(text);
+  }
   std::string out;
   out.reserve(text.size());
   for (std::size_t at = 0; at < text.size();) {
@@ -251,14 +303,29 @@ bool is_date(std::int64_t year, int month, int day) {
 }
 
 std::string civil_date(const CivilTime& civil) {
-  return padded(civil.year, 4) + '-' + padded(civil.month, 2) + '-' + padded(civil.day, 2);
+  std::string out = padded(civil.year, 4);
+  out += '-';
+  append_digits(out, civil.month, 2);
+  out += '-';
+  append_digits(out, civil.day, 2);
+  return out;
 }
 
 std::string civil_clock(const CivilTime& civil) {
-  return padded(civil.hour, 2) + ':' + padded(civil.minute, 2) + ':' + padded(civil.second, 2);
+  std::string out;
+  append_digits(out, civil.hour, 2);
+  out += ':';
+  append_digits(out, civil.minute, 2);
+  out += ':';
+  append_digits(out, civil.second, 2);
+  return out;
 }
 
-std::string civil_fraction(const CivilTime& civil) { return padded(civil.nanosecond, 9); }
+std::string civil_fraction(const CivilTime& civil) {
+  std::string out;
+  append_digits(out, civil.nanosecond, 9);
+  return out;
+}
 
 std::string encode_base64(std::string_view bytes) {
   std::string out;

@@ -23,6 +23,8 @@ struct CodePoint {
 // Contract: `at` < text.size().
 [[nodiscard]] CodePoint decode_utf8(std::string_view text, std::size_t at);
 [[nodiscard]] bool is_utf8(std::string_view text);
+// Whether there is nothing but ASCII from the space to `~` in it.
+[[nodiscard]] bool is_printable_ascii(std::string_view text);
 // Every byte that is not part of valid UTF-8 becomes U+FFFD.
 [[nodiscard]] std::string to_utf8(std::string_view text);
 // The number of code points; a byte that is no UTF-8 counts as one.

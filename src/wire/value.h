@@ -92,9 +92,10 @@ class Value {
 
 bool operator==(const Set& left, const Set& right);
 
-// Appends a member to a map.
-inline void put(Map& map, Value key, Value value) {
-  map.emplace_back(std::move(key), std::move(value));
+// Appends a member to a map; both parts are made in their place.
+template <typename Key, typename Held>
+void put(Map& map, Key&& key, Held&& value) {
+  map.emplace_back(std::forward<Key>(key), std::forward<Held>(value));
 }
 
 }  // namespace einhorn::wire

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string_view>
 
+#include "wire/text.h"
 #include "wire/yaml_spelling.h"
 #include "wire/yaml_writers.h"
 
@@ -24,7 +25,7 @@ struct Analysis {
   bool multiline = false;
   bool plain = true;
   bool single_quoted = true;
-  bool literal = true;
+  bool literal = true;  // as far as its kind goes; some of these are left to libyaml
 };
 
 bool is_indicator_in_front(std::string_view text) {
@@ -131,15 +132,14 @@ class Writer {
   }
   void write(double value, std::size_t, Place place) { word(spell_real(value), place); }
   void write(const std::string& value, std::size_t indent, Place place) {
-    const Analysis analysis = analyze(value);
-    const bool is_key = place == Place::kKey;
-    if (!analysis.known || (is_key && value.size() > kMaxKeyBytes) ||
-        (is_key && analysis.multiline)) {
-      possible_ = false;
+    const Spelling spelling = spell_string(value);
+    if (spelling.style == ScalarStyle::kLiteral && place != Place::kKey && literal(value, indent)) {
       return;
     }
-    const Spelling spelling = spell_string(value);
-    if (spelling.tag != nullptr) {
+    const Analysis analysis = analyze(value);
+    const bool is_key = place == Place::kKey;
+    if (!analysis.known || spelling.tag != nullptr ||
+        (is_key && (analysis.multiline || value.size() > kMaxKeyBytes))) {
       possible_ = false;
       return;
     }
@@ -154,7 +154,7 @@ class Writer {
         double_quoted(value, indent, place);
         return;
       case ScalarStyle::kLiteral:
-        literal(value, indent);
+        possible_ = false;
         return;
     }
   }
@@ -321,26 +321,33 @@ class Writer {
            (at + 1 == text.size() || text[at + 1] != ' ');
   }
 
-  void literal(std::string_view text, std::size_t indent) {
-    if (text.front() == ' ' || text.front() == '\n' || text.ends_with("\n\n")) {
-      possible_ = false;  // these need more hints than the one below
-      return;
+  // False, and nothing is written: not this text.
+  bool literal(std::string_view text, std::size_t indent) {
+    if (text.front() == ' ' || text.front() == '\n' || text.back() == ' ' ||
+        text.ends_with("\n\n")) {
+      return false;  // libyaml needs more hints for these than the one below
     }
-    const std::size_t lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
-    out_.reserve(out_.size() + text.size() + (lines + 1) * (indent + kIndent) + 16);
-    out_ += text.ends_with('\n') ? " |" : " |-";
-    out_ += '\n';
+    const std::size_t size = out_.size();
+    const auto lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+    out_.reserve(size + text.size() + (lines + 1) * (indent + kIndent) + 16);
+    out_ += text.back() == '\n' ? " |\n" : " |-\n";
     while (!text.empty()) {
       const std::size_t end = std::min(text.find('\n'), text.size());
-      if (end > 0) {
+      const std::string_view line = text.substr(0, end);
+      if (line.ends_with(' ') || !text::is_printable_ascii(line)) {
+        out_.resize(size);
+        return false;
+      }
+      if (!line.empty()) {
         out_.append(indent + kIndent, ' ');
-        out_ += text.substr(0, end);
+        out_ += line;
       }
       if (end < text.size()) {
         out_ += '\n';
       }
       text.remove_prefix(std::min(end + 1, text.size()));
     }
+    return true;
   }
 
   std::string out_;

@@ -20,11 +20,9 @@ namespace einhorn::os {
 namespace {
 
 constexpr int kPatienceMs = 5000;
-constexpr int kOutOfTheWay = 256;  // no socket of a worker has such a number
 
 void end_master(pid_t master, int control) {
-  constexpr char kLeave[] = "X_EINHORN_LEAVE=1";
-  ::send(control, kLeave, sizeof(kLeave) - 1, MSG_NOSIGNAL);
+  tell(control, "X_EINHORN_LEAVE=1");
   const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, master, 0)));
   pollfd waiting{pidfd.get(), POLLIN, 0};
   if (retry([&] { return ::poll(&waiting, 1, kPatienceMs); }) != 1) {
@@ -32,6 +30,48 @@ void end_master(pid_t master, int control) {
   }
   siginfo_t info{};
   retry([&] { return waitid(P_PID, static_cast<id_t>(master), &info, WEXITED); });
+  close_descriptor(control);
+}
+
+// What the other one reads, inherited by it.
+Result<UniqueFd> state_file(const Becoming& becoming) {
+  const UniqueFd low(memfd_create("einhorn-state", MFD_CLOEXEC));
+  UniqueFd file(low ? fcntl(low.get(), F_DUPFD, becoming.out_of_the_way) : -1);
+  if (!file) {
+    return Error{errno, "a file for the state", ""};
+  }
+  std::string_view rest = becoming.state;
+  while (!rest.empty()) {
+    const ssize_t count = retry([&] { return ::write(file.get(), rest.data(), rest.size()); });
+    if (count <= 0) {
+      return Error{errno, "write the state", ""};
+    }
+    rest.remove_prefix(static_cast<std::size_t>(count));
+  }
+  lseek(file.get(), 0, SEEK_SET);
+  return file;
+}
+
+// The sockets under the numbers that workers know; and everything that goes on, inheritable.
+Status place_descriptors(const Becoming& becoming) {
+  for (const DescriptorMove& move : becoming.moves) {
+    if (dup2(move.from, move.to) < 0) {
+      return Error{errno, "dup2", ""};
+    }
+  }
+  for (const int fd : becoming.kept) {
+    fcntl(fd, F_SETFD, 0);
+  }
+  return Ok{};
+}
+
+void take_descriptors_back(const Becoming& becoming) {
+  for (const DescriptorMove& move : becoming.moves) {
+    close_descriptor(move.to);
+  }
+  for (const int fd : becoming.kept) {
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
 }
 
 std::vector<char*> pointers(std::vector<std::string>& texts) {
@@ -55,56 +95,35 @@ void default_signals() {
 
 }  // namespace
 
-Status become(const Becoming& becoming, pid_t master, int control) {
-  end_master(master, control);
-  const int state = memfd_create("einhorn-state", 0);
-  if (state < 0) {
-    return Error{errno, "memfd_create", ""};
-  }
-  UniqueFd state_fd(fcntl(state, F_DUPFD, kOutOfTheWay));
-  close_descriptor(state);
-  std::size_t done = 0;
-  while (done < becoming.state.size()) {
-    const ssize_t count = retry([&] {
-      return ::write(state_fd.get(), becoming.state.data() + done, becoming.state.size() - done);
-    });
-    if (count <= 0) {
-      return Error{errno, "write the state", ""};
-    }
-    done += static_cast<std::size_t>(count);
-  }
-  lseek(state_fd.get(), 0, SEEK_SET);
-  // Sources first out of the way of the numbers that are wanted.
-  std::vector<DescriptorMove> moves = becoming.moves;
-  for (DescriptorMove& move : moves) {
-    move.from = fcntl(move.from, F_DUPFD_CLOEXEC, kOutOfTheWay);
-  }
-  for (const int fd : becoming.kept) {
-    for (const DescriptorMove& move : moves) {
-      if (fd == move.to) {
-        return make_error("descriptor " + std::to_string(fd), "it is in the way of a socket");
-      }
-    }
-  }
-  for (const DescriptorMove& move : moves) {
-    if (dup2(move.from, move.to) < 0) {
-      return Error{errno, "dup2", ""};
-    }
-  }
-  for (const int fd : becoming.kept) {
-    fcntl(fd, F_SETFD, 0);
+void tell(int control, std::string_view text) {
+  ::send(control, text.data(), text.size(), MSG_NOSIGNAL);
+}
+
+Error become(const Becoming& becoming, pid_t master, int control, MasterIs& left) {
+  left = MasterIs::kThere;
+  const Result<UniqueFd> state = state_file(becoming);
+  if (!state) {
+    return state.error();
   }
   std::vector<std::string> arguments = becoming.arguments;
-  arguments.insert(arguments.end(), {"--with-state-fd", std::to_string(state_fd.get()), "--"});
+  arguments.insert(arguments.end(), {"--with-state-fd", std::to_string(state->get()), "--"});
   arguments.insert(arguments.end(), becoming.command.begin(), becoming.command.end());
   std::vector<std::string> environment = becoming.environment;
   std::vector<char*> argv = pointers(arguments);
   std::vector<char*> envp = pointers(environment);
-  unlink(becoming.remove.c_str());
-  prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
-  default_signals();
-  execvpe(argv[0], argv.data(), envp.data());
-  return Error{errno, "exec " + arguments[0], ""};
+  end_master(master, control);
+  left = MasterIs::kGone;
+  Status placed = place_descriptors(becoming);
+  Error failed = placed ? Error{} : placed.error();
+  if (placed) {
+    unlink(becoming.remove.c_str());
+    prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+    default_signals();
+    execvpe(argv[0], argv.data(), envp.data());
+    failed = Error{errno, "exec " + arguments[0], ""};
+  }
+  take_descriptors_back(becoming);
+  return failed;
 }
 
 }  // namespace einhorn::os

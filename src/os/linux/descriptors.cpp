@@ -1,6 +1,7 @@
 #include "os/descriptors.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -30,6 +31,22 @@ Peer peer_of(int socket) {
     return {};
   }
   return Peer{credentials.pid, credentials.uid, credentials.gid};
+}
+
+std::optional<std::uint16_t> bound_port(int socket) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  if (getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    return std::nullopt;
+  }
+  switch (address.ss_family) {
+    case AF_INET:
+      return ntohs(reinterpret_cast<const sockaddr_in&>(address).sin_port);
+    case AF_INET6:
+      return ntohs(reinterpret_cast<const sockaddr_in6&>(address).sin6_port);
+    default:
+      return std::nullopt;
+  }
 }
 
 std::optional<std::pair<std::uint64_t, std::uint64_t>> file_identity(const std::string& path) {

@@ -168,8 +168,14 @@ Message LinuxKernel::receive(int socket) {
   header.msg_iovlen = 1;
   header.msg_control = control.data();
   header.msg_controllen = control.size();
-  const ssize_t count =
-      retry([&] { return ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
+  const auto receive = [&] {
+    return retry([&] { return ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
+  };
+  ssize_t count = receive();
+  if (count < 0 && errno == ECONNRESET) {
+    // The other end closed with something unread. The error comes before what it said, and only once.
+    count = receive();
+  }
   if (count < 0) {
     message.kind = from_count(count).kind;
     return message;
