@@ -42,7 +42,8 @@ void remove_file(const std::string& path);
 // Descriptors from 3 on that were inherited and would be by a program that we exec.
 [[nodiscard]] std::vector<std::int32_t> inherited_descriptors();
 
-// Reads and closes it. Errors: more than limits::kMaxSnapshotBytes.
+// Reads and closes it, waiting for a writer if there is one, whatever the descriptor's flags.
+// Errors: more than limits::kMaxSnapshotBytes; a writer that keeps silent for a minute.
 [[nodiscard]] Result<std::string> read_to_end(int fd);
 
 // 0, 1 and 2 are open afterwards.

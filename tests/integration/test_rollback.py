@@ -7,7 +7,7 @@ import shutil
 import signal
 
 import pytest
-from harness import load_yaml, wait_until, worker
+from harness import load_yaml, worker
 from harness.waiting import stays_true
 from test_upgrade import (
     Releases,
@@ -79,6 +79,10 @@ def missing_interpreter(pool):
     release(pool, "r1", server="#!/no/such/interpreter\n")
 
 
+def no_permission(pool):
+    release(pool, "r1").chmod(0o644)
+
+
 def no_executable(pool):
     release(pool, "r1", server="\x7fELF not really")
 
@@ -103,6 +107,7 @@ FAILURES = [
     pytest.param(
         missing_interpreter, [], r"exec .*server: No such file or directory", id="interpreter"
     ),
+    pytest.param(no_permission, [], r"exec .*server: Permission denied", id="permission"),
     pytest.param(no_executable, [], r"exec .*server: Exec format error", id="format"),
 ]
 
@@ -133,11 +138,11 @@ def test_a_version_that_fails(start, make_load, prepare, args, reason, command):
     assert "Rolling back from version 1 to version 0..." in told
     assert "Rolled back to version 0." in told
     assert state["failure"].startswith("upgrade to version 1 failed: ")
-    assert len(re.findall(reason, state["failure"])) == failures
+    assert sum(bool(re.search(reason, part)) for part in state["failure"].split("; ")) == failures
     assert load_yaml(pool.command("state", language="yaml"))[":state"][":failure"] == (
         state["failure"]
     )
-    assert re.search(reason, pool.command("status"))
+    assert "last failure: upgrade to version 1 failed" in pool.command("status")
     assert state["newest_version"] == 1 and state["failed"] is False
     works_again(pool)
     result = load.stop()
@@ -162,10 +167,6 @@ def missing_program(pool):
     release(pool, "r1").unlink()
 
 
-def no_permission(pool):
-    release(pool, "r1").chmod(0o644)
-
-
 def program_is_a_directory(pool):
     path = release(pool, "r1")
     path.unlink()
@@ -178,9 +179,8 @@ def program_is_a_directory(pool):
         (vanish, r"current: No such file or directory"),
         (dangle, r"current: No such file or directory"),
         (no_directory, r"(current|file).*: Not a directory"),
-        (missing_program, r"server: No such file or directory"),
-        (no_permission, r"server: Permission denied"),
-        (program_is_a_directory, r"server: (Permission denied|Is a directory)"),
+        (missing_program, r"Could not find \./server"),
+        (program_is_a_directory, r"Could not find \./server"),
     ],
 )
 def test_an_upgrade_that_could_not_start(start, make_load, prepare, reason):
@@ -229,7 +229,7 @@ def test_what_vanishes_in_the_middle(start, make_load, what):
         replies = read_last(client)
         assert replies[-1]["status"] == "failed"
         pool.wait_state(settled(0, 3))
-    assert re.search(r"ERROR:   .*r1.*: No such file or directory", "\n".join(messages(replies)))
+    assert re.search(r"ERROR:   worker .*: No such file or directory", "\n".join(messages(replies)))
     assert watch.fewest_ready() >= 3
     works_again(pool)
     assert load.stop()["failures"] == 0
@@ -238,7 +238,7 @@ def test_what_vanishes_in_the_middle(start, make_load, what):
 def test_failing_after_the_proof(start):
     """The canary is fine, the one behind it is not: what has been replaced is filled up again, from
     the old version's own directory, before the canary goes."""
-    pool = start(4, ["--max-unacked", "1", "--upgrade-failures", "1"], ["--drain-delay-ms=3000"])
+    pool = start(4, ["--max-unacked", "1", "--upgrade-failures", "1"], ["--drain-delay-ms=1000"])
     release(pool, "r1", "--exit-at-start=3", "--only-index=5", "--drain-delay-ms=1")
     with Watch(pool) as watch:
         replies = upgrade(pool)
@@ -520,4 +520,3 @@ def test_the_old_version_is_gone_when_the_new_one_fails(start):
     assert len(ready) >= 3, "nobody was stopped for whom there is no replacement"
     stays_true(lambda: sum(w["state"] == "ready" for w in pool.workers()) >= 3, 0.5)
     works_again(pool)
-    wait_until(lambda: pool.state_json()["failed"] is False)

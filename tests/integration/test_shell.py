@@ -1,11 +1,8 @@
 """einhornsh against a master made of Python: every mode, every way to fail, and a real terminal."""
 
-import fcntl
 import json
 import os
-import pty
 import re
-import select
 import signal
 import socket
 import stat
@@ -19,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness import programs
+from harness.terminal import Terminal
 from harness.waiting import wait_until
 from harness.wire import decode, encode
 
@@ -341,10 +339,24 @@ def test_timeout_bounds_a_stalled_master(make_master, shell):
     assert done.stderr == "einhornsh: upgrade: no answer from the master within 0.2 s\n"
 
 
-def test_interrupt_leaves_with_success(make_master, directory):
-    make_master({"upgrade": [{"message": "started", "wait": True}]})
+@pytest.mark.parametrize(
+    "command, code, said",
+    [
+        ("upgrade", 130, "Detached; the upgrade goes on.\n"),
+        ("upgrade_fleet", 130, "Detached; the upgrade goes on.\n"),
+        ("rollback", 130, "Detached; the rollback goes on.\n"),
+        ("upgrade; state", 0, ""),
+    ],
+)
+def test_interrupt_detaches_from_what_goes_on(make_master, directory, command, code, said):
+    asked = threading.Event()
+    going_on = [{"message": "started", "wait": True}]
+    master = make_master({name: going_on for name in ("upgrade", "upgrade_fleet", "rollback")})
+    if command == "upgrade; state":  # it is over, and the next command never answers
+        master.answers["upgrade"] = [*going_on, {"message": "done", "status": "ok"}]
+        master.answers["state"] = lambda *_: asked.set()
     with subprocess.Popen(
-        [programs.program("einhornsh"), "-e", "upgrade"],
+        [programs.program("einhornsh"), "-e", command],
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -352,9 +364,12 @@ def test_interrupt_leaves_with_success(make_master, directory):
         env=environment(directory),
     ) as process:
         assert process.stdout.readline() == "started\n"
+        if command == "upgrade; state":
+            assert process.stdout.readline() == "done\n"
+            assert asked.wait(DEADLINE)
         process.send_signal(signal.SIGINT)
-        assert process.wait(DEADLINE) == 0
-        assert process.stderr.read() == ""
+        assert process.wait(DEADLINE) == code
+        assert process.stderr.read() == said
 
 
 def test_an_answer_that_is_none(make_master, shell):
@@ -539,70 +554,13 @@ def test_closed_standard_descriptors_do_no_harm(make_master, directory):
 
 # --- at a terminal ------------------------------------------------------------------------------
 
-ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x1b\([A-Z]")
-
-
-class Terminal:
-    """einhornsh on a terminal of its own."""
-
-    def __init__(self, directory, *arguments, command=None):
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x18\x00\x50\x00\x00\x00\x00\x00")
-        self.before = termios.tcgetattr(slave)
-        self.slave = slave
-        self.seen = b""
-        self.process = subprocess.Popen(
-            command or [programs.program("einhornsh"), *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment(directory),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-
-    def type(self, text):
-        os.write(self.master, text.encode())
-
-    def expect(self, text, deadline=DEADLINE):
-        """Waits until the text is on the screen behind what was expected before."""
-        end = time.monotonic() + deadline
-        wanted = text.encode()
-        while True:
-            plain = ESCAPE.sub(b"", self.seen).replace(b"\r", b"")
-            if wanted in plain:
-                self.seen = plain[plain.index(wanted) + len(wanted) :]
-                return plain[: plain.index(wanted)].decode()
-            left = end - time.monotonic()
-            assert left > 0, f"{text!r} did not come; there is {plain!r}"
-            if select.select([self.master], [], [], left)[0]:
-                try:
-                    self.seen += os.read(self.master, 65536)
-                except OSError:
-                    raise AssertionError(f"ended before {text!r}; there is {plain!r}") from None
-
-    def prompt(self):
-        """Waits for the prompt; only then is the terminal in the editor's mode."""
-        self.expect("> ")
-        wait_until(lambda: not termios.tcgetattr(self.slave)[3] & termios.ICANON, DEADLINE)
-
-    def wait(self):
-        return self.process.wait(DEADLINE)
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.slave)
-        os.close(self.master)
-
-
 @pytest.fixture
 def terminal(directory):
     terminals = []
 
-    def make(*arguments, **kwargs):
-        terminals.append(Terminal(directory, *arguments, **kwargs))
+    def make(*arguments, command=None, env=None, **kwargs):
+        words = command or [programs.program("einhornsh"), *arguments]
+        terminals.append(Terminal(words, {**environment(directory), **(env or {})}, **kwargs))
         return terminals[-1]
 
     yield make
@@ -667,6 +625,10 @@ def test_tab_completes_commands_and_arguments(make_master, terminal):
     shell.prompt()
     shell.type("up\t\t")
     shell.expect("upgrade        upgrade_fleet")
+    shell.type("_\t")
+    shell.expect("_fleet ")
+    shell.type("-\t")
+    shell.expect("--no-rollback ")
     assert [
         (request["command"], request["args"]) for request in master.requests if "id" in request
     ] == [("state", ["json"]), ("signal", ["USR2"])]
@@ -743,7 +705,7 @@ def test_control_c_leaves_quietly(make_master, terminal, where):
         shell.type("upgrade\r")
         shell.expect("started")
     shell.type("\x03")
-    assert shell.wait() == 0
+    assert shell.wait() == (130 if where == "command" else 0)
     assert termios.tcgetattr(shell.slave) == shell.before
 
 
@@ -789,7 +751,7 @@ def test_a_new_window_size_disturbs_nothing(make_master, terminal):
     shell.prompt()
     shell.type("sta")
     shell.expect("sta")
-    fcntl.ioctl(shell.slave, termios.TIOCSWINSZ, b"\x18\x00\x28\x00\x00\x00\x00\x00")
+    shell.resize(40)
     shell.process.send_signal(signal.SIGWINCH)
     shell.type("te\r")
     shell.expect("the state")
@@ -830,3 +792,130 @@ def test_execute_at_a_terminal_shows_no_banner(make_master, terminal):
     shell.expect("Goodbye!")
     assert shell.wait() == 0
     assert master.commands() == ["state"]
+
+
+# --- the bar of an upgrade ----------------------------------------------------------------------
+
+
+def state_message(ready, number=4, **upgrade):
+    """What `state json` says in the middle of an upgrade from version 1 to version 2."""
+    document = {
+        "number": number,
+        "version": 2,
+        "upgrade": {"from": 1, "to": 2, "going_back": False, "failures": 0, **upgrade},
+        "workers": [{"version": 2, "state": "ready"}] * ready
+        + [{"version": 2, "state": "starting"}, {"version": 1, "state": "ready"}],
+    }
+    return [{"message": json.dumps(document)}]
+
+
+class Upgrade:
+    """An upgrade that says what the test wants, when it wants it."""
+
+    def __init__(self, make_master):
+        self.master = make_master({"upgrade": self.begin})
+
+    def begin(self, connection, request):
+        self.connection, self.request = connection, request
+        self.say("started")
+
+    def say(self, message, ready=None, **state):
+        if ready is not None:
+            self.master.answers["state"] = state_message(ready, **state)
+        self.master.send(self.connection, self.request, {"message": message, "wait": True})
+
+    def end(self, message, status):
+        self.master.send(self.connection, self.request, {"message": message, "status": status})
+
+
+def bar(filled, cells, words):
+    return "[" + "#" * filled + "-" * (cells - filled) + "] " + words
+
+
+def test_an_upgrade_draws_a_bar_below_what_it_says(make_master, terminal):
+    upgrade = Upgrade(make_master)
+    upgrade.master.answers["state"] = state_message(0)
+    shell = terminal("-e", "upgrade")
+    shell.expect("started\n")
+    shell.expect(bar(0, 40, "0/4 workers of version 2 ready"))
+    upgrade.say("launched", ready=2)
+    shell.expect("launched\n")
+    shell.expect(bar(20, 40, "2/4 workers of version 2 ready"))
+    assert shell.screen() == ["started", "launched", bar(20, 40, "2/4 workers of version 2 ready")]
+    shell.resize(51)  # the next time it is drawn, it fits into the new window
+    upgrade.say("died", ready=3, failures=1)
+    shell.expect("died\n")
+    shell.expect("[###--] 3/4 workers of version 2 ready, 1 failed")
+    upgrade.end("Upgrade failed; rolled back to version 1", "failed")
+    shell.expect("Upgrade failed; rolled back to version 1\n")
+    assert shell.wait() == 1
+    assert shell.screen() == [
+        "started",
+        "launched",
+        "died",
+        "Upgrade failed; rolled back to version 1",
+        "",
+    ]
+
+
+def test_the_bar_moves_while_nothing_is_said(make_master, terminal):
+    upgrade = Upgrade(make_master)
+    upgrade.master.answers["state"] = state_message(1)
+    shell = terminal("-e", "upgrade")
+    shell.expect("1/4 workers of version 2 ready")
+    upgrade.master.answers["state"] = state_message(3, going_back=True)
+    shell.expect("3/4 workers of version 2 ready (rolling back)")
+    assert "id" not in upgrade.master.requests[-1]
+    upgrade.end("done", "ok")
+    assert shell.wait() == 0
+
+
+@pytest.mark.parametrize("arguments, env", [([], {"TERM": "dumb"}), (["--json"], {})])
+def test_no_bar_where_lines_are_wanted(make_master, terminal, arguments, env):
+    upgrade = Upgrade(make_master)
+    upgrade.master.answers["state"] = state_message(1)
+    shell = terminal(*arguments, "-e", "upgrade", env=env)
+    shell.expect("started")
+    upgrade.say("going on")
+    shell.expect("going on")
+    upgrade.end("all done", "ok")
+    shell.expect("all done")
+    assert shell.wait() == 0
+    assert b"\x1b" not in shell.raw and b"\r" not in shell.raw.replace(b"\r\n", b"")
+    assert upgrade.master.commands() == ["upgrade"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [{"message": "---\n:state:\n  :children: {}\n"}],
+        [{"message": '{"number": "many"}'}],
+        lambda connection, _: connection.shutdown(socket.SHUT_RDWR),
+    ],
+)
+def test_a_master_that_does_not_tell_gets_no_bar(make_master, terminal, state):
+    upgrade = Upgrade(make_master)
+    upgrade.master.answers["state"] = state
+    shell = terminal("-e", "upgrade")
+    shell.expect("started")
+    wait_until(lambda: "state" in upgrade.master.commands(), DEADLINE)
+    upgrade.say("going on")
+    shell.expect("going on")
+    upgrade.end("all done", "ok")
+    shell.expect("all done")
+    assert shell.wait() == 0
+    assert shell.screen() == ["started", "going on", "all done", ""]
+    assert upgrade.master.commands().count("state") <= 3
+
+
+def test_control_c_clears_the_bar_and_detaches(make_master, terminal):
+    upgrade = Upgrade(make_master)
+    upgrade.master.answers["state"] = state_message(1)
+    # A shell around it: the end of what was started first would hang up the terminal.
+    command = f"trap : INT; {programs.program('einhornsh')} -e upgrade; echo left: $?; read"
+    shell = terminal(command=["/bin/bash", "--norc", "--noprofile", "-c", command])
+    shell.expect("1/4 workers of version 2 ready")
+    shell.type("\x03")
+    shell.expect("Detached; the upgrade goes on.\n")
+    shell.expect("left: 130\n")
+    assert shell.screen()[:2] == ["started", "Detached; the upgrade goes on."]

@@ -118,6 +118,11 @@ void Invariants::before_create(const std::vector<ProcessPtr>& living) {
 // the guard has had no time yet to take it.
 void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPtr>& living) {
   const pool::Pool& pool = *master.pool();
+  for (const pool::Worker* worker : pool.workers()) {
+    if (worker->stopping()) {
+      stopped_.insert(worker->id.epoch.value);  // perhaps while nobody could look at its pool
+    }
+  }
   const wire::Snapshot before = read_snapshot();
   world_.expect(pool.ledger().next_epoch >= before.ledger.next_epoch &&
                     pool.ledger().newest >= before.ledger.newest,

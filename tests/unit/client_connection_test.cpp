@@ -91,6 +91,17 @@ TEST(Deadline, BeyondEveryClockIsFarAway) {
   EXPECT_GT(Deadline::after(Duration::max()).poll_milliseconds(), 1'000'000'000);
 }
 
+TEST(Deadline, TheEarlierOfTwoIsTheOneThatPassesFirst) {
+  const Deadline past = Deadline::after(milliseconds(0));
+  const Deadline far = Deadline::after(std::chrono::hours(1));
+  const Deadline never = Deadline::never();
+  EXPECT_TRUE(Deadline::earlier(past, far).passed());
+  EXPECT_TRUE(Deadline::earlier(far, past).passed());
+  EXPECT_TRUE(Deadline::earlier(never, past).passed());
+  EXPECT_TRUE(Deadline::earlier(past, never).passed());
+  EXPECT_EQ(Deadline::earlier(never, never).remaining(), std::nullopt);
+}
+
 TEST(ToDocument, HasTheMembersInOrder) {
   const wire::Value document = to_document(state_request());
   ASSERT_NE(document.as_map(), nullptr);
@@ -140,6 +151,23 @@ TEST_F(ClientTest, GivesUpAtTheDeadline) {
   const Result<wire::Reply> reply = connection->receive(soon());
   ASSERT_FALSE(reply.has_value());
   EXPECT_EQ(reply.error().code, ETIMEDOUT);
+}
+
+TEST_F(ClientTest, WaitsAsOftenAsOneLikes) {
+  const os::UniqueFd listener = listen_at(path("s"));
+  Result<Connection> connection = Connection::open(path("s"), enough());
+  ASSERT_TRUE(connection.has_value());
+  os::UniqueFd peer(::accept(listener.get(), nullptr, nullptr));
+  EXPECT_FALSE(connection->wait(soon()).value());
+  say(peer.get(), "message: one\nmessage: two\n");
+  EXPECT_TRUE(connection->wait(enough()).value());
+  EXPECT_EQ(connection->receive(enough()).value().message, "one");
+  EXPECT_TRUE(connection->wait(soon()).value());  // it has been received already
+  EXPECT_EQ(connection->receive(enough()).value().message, "two");
+  EXPECT_FALSE(connection->wait(soon()).value());
+  peer.reset();
+  EXPECT_TRUE(connection->wait(enough()).value());
+  EXPECT_FALSE(connection->receive(enough()).has_value());
 }
 
 TEST_F(ClientTest, GivesUpWhenNobodyAccepts) {

@@ -20,6 +20,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <stdexcept>
 
 // --- no allocation
 // --------------------------------------------------------------------------------
@@ -162,6 +163,10 @@ void obey(std::string_view command, int wire) {
   if (command.starts_with("!exit ")) {
     _exit(std::atoi(command.data() + 6));
   }
+  if (command == "!echo") {
+    send_packet(wire, "echo", nullptr, 0);
+    return;
+  }
   const bool sibling = command == "!child";
   const pid_t pid = sibling ? make_sibling() : make_orphan();
   if (pid == 0) {
@@ -253,8 +258,7 @@ Puppet::Puppet(os::UniqueFd wire) : wire_(std::move(wire)) {
 Said Puppet::next() {
   pollfd entry{wire_.get(), POLLIN, 0};
   if (poll(&entry, 1, kPatienceMs) != 1) {
-    ADD_FAILURE() << "the guard says nothing to master " << pid_;
-    return {};
+    throw std::runtime_error("the guard says nothing to master " + std::to_string(pid_));
   }
   Packet packet;
   receive(wire_.get(), &packet);
@@ -302,6 +306,11 @@ pid_t Puppet::child(const std::string& how) {
   const pid_t pid = std::atoi(answer.c_str());
   EXPECT_GT(pid, 1) << answer;
   return pid > 1 ? pid : std::numeric_limits<pid_t>::max();  // nobody's
+}
+
+void Puppet::sync() {
+  tell("!echo");
+  EXPECT_EQ(next().text, "echo");
 }
 
 void Puppet::kill() {
@@ -373,7 +382,8 @@ void GuardTest::start() {
     std::array<char*, 3> environment = {variable.data(), extra.data(), nullptr};
     plan_->arguments = arguments.data();
     plan_->environment = environment.data();
-    tzset();  // as at the beginning of run(): it allocates, once
+    setenv("TZ", "UTC", 1);  // without one, every tzset() reads the file anew
+    tzset();                 // as at the beginning of run(): it allocates, once
     forbid_allocation();
     _exit(guard->run());
   }
@@ -383,9 +393,10 @@ void GuardTest::start() {
 
 Puppet GuardTest::master() {
   pollfd entry{listener_.get(), POLLIN, 0};
-  EXPECT_EQ(poll(&entry, 1, kPatienceMs), 1) << "the guard starts no master; it says: " << log();
-  return Puppet(os::UniqueFd(
-      entry.revents != 0 ? accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC) : -1));
+  if (poll(&entry, 1, kPatienceMs) != 1) {
+    throw std::runtime_error("the guard starts no master; it says: " + log());
+  }
+  return Puppet(os::UniqueFd(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)));
 }
 
 Puppet GuardTest::ready_master() {

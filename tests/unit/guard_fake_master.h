@@ -5,6 +5,7 @@
 // test, except those that begin with "!": they are for the puppet itself:
 //
 //   !exit N       exits with that status
+//   !echo         answers "echo"
 //   !child        makes a sibling, a child of the guard, that waits to be killed; answers its pid
 //   !orphan       the same, but made by a process that has ended since
 #pragma once
@@ -38,7 +39,7 @@ class Puppet {
  public:
   explicit Puppet(os::UniqueFd wire);
   [[nodiscard]] pid_t pid() const { return pid_; }
-  // The guard's next message; fails the test if none comes.
+  // The guard's next message. If none comes the test is over, by an exception.
   Said next();
   // The same, but what it was handed at the start is expected and dropped, up to X_EINHORN_GO.
   std::vector<std::pair<std::string, os::UniqueFd>> take_over();
@@ -46,6 +47,7 @@ class Puppet {
   void tell(const std::string& text, int fd = -1);
   void ready() { tell("READY=1"); }
   pid_t child(const std::string& how = "!child");
+  void sync();  // what it was told before has reached the guard's inbox
   void kill();
 
  private:

@@ -149,7 +149,9 @@ TEST_F(GuardTest, GivesUpOnAMasterThatNeverComesUp) {
 TEST_F(GuardTest, PausesBetweenStartsAfterManyQuickDeathsOnly) {
   start();
   for (int i = 0; i < 12; ++i) {
-    ready_master().kill();
+    Puppet puppet = ready_master();
+    puppet.sync();
+    puppet.kill();
   }
   ready_master();
   EXPECT_THAT(log(), HasSubstr("killed by signal 9; starting it again in 0 ms"));
@@ -173,10 +175,9 @@ TEST_F(GuardTest, TheWordCountsHoweverTheMasterDies) {
   start();
   Puppet first = ready_master();
   first.tell("EXIT_STATUS=0");
-  const pid_t child = first.child();  // its answer comes after the word went out
+  first.sync();
   first.kill();
   EXPECT_EQ(guard_end(), 0);
-  kill(child, SIGKILL);
 }
 
 TEST_F(GuardTest, RemovesItsOwnFilesAndNoOthers) {
@@ -270,7 +271,7 @@ TEST_F(GuardTest, TellsTheNextMasterWhatTheLastOneDidNotActOn) {
   signal(SIGHUP);
   EXPECT_EQ(first.next().text, "X_EINHORN_SIGNAL=" + std::to_string(SIGHUP));
   first.tell("X_EINHORN_SIGNALED=" + std::to_string(SIGHUP));
-  first.child();  // after its answer the guard's inbox holds the message before
+  first.sync();
   first.kill();
   Puppet second = ready_master();
   EXPECT_EQ(second.next().text, "X_EINHORN_SIGNAL=" + std::to_string(SIGTERM));

@@ -80,8 +80,17 @@ TEST(Complete, OffersWhatStateTakes) {
   EXPECT_THAT(complete("state json ", catalog()).candidates, IsEmpty());
 }
 
+TEST(Complete, OffersWhatAnUpgradeTakes) {
+  for (const char* line : {"upgrade ", "upgrade_fleet ", "upgrade --", "upgrade_fleet --no-r"}) {
+    EXPECT_THAT(complete(line, catalog()).candidates, ElementsAre("--no-rollback")) << line;
+  }
+  EXPECT_EQ(complete("upgrade --n", catalog()).replaced, 3U);
+  EXPECT_THAT(complete("upgrade --no-rollback ", catalog()).candidates, IsEmpty());
+  EXPECT_THAT(complete("rollback ", catalog()).candidates, IsEmpty());
+}
+
 TEST(Complete, OffersNothingForArgumentsItDoesNotKnow) {
-  EXPECT_THAT(complete("upgrade ", catalog()).candidates, IsEmpty());
+  EXPECT_THAT(complete("help ", catalog()).candidates, IsEmpty());
   EXPECT_THAT(complete("bogus x", catalog()).candidates, IsEmpty());
 }
 

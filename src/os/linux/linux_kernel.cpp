@@ -110,10 +110,11 @@ Status LinuxKernel::watch(int fd, std::uint64_t token, Interest interest) {
   epoll_event event{};
   event.data.u64 = token;
   event.events = (interest.read ? EPOLLIN : 0U) | (interest.write ? EPOLLOUT : 0U);
-  if (epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) == 0) {
+  // Most are new: every worker and every client is watched once.
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) {
     return Ok{};
   }
-  if (errno != ENOENT || epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+  if (errno != EEXIST || epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) != 0) {
     return Error{errno, "epoll_ctl", ""};
   }
   return Ok{};
@@ -158,7 +159,7 @@ Transfer LinuxKernel::write(int fd, std::string_view bytes) {
 
 Message LinuxKernel::receive(int socket) {
   Message message;
-  std::string buffer(kMaxMessageBytes, '\0');
+  std::array<char, kMaxMessageBytes> buffer;  // not cleared: most messages are a few bytes
   iovec part{buffer.data(), buffer.size()};
   alignas(cmsghdr)
       std::array<char, CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors) + CMSG_SPACE(sizeof(ucred))>
@@ -205,8 +206,9 @@ Message LinuxKernel::receive(int socket) {
       return message;
     }
   }
-  buffer.resize((header.msg_flags & MSG_TRUNC) != 0 ? 0 : static_cast<std::size_t>(count));
-  message.text = std::move(buffer);
+  if ((header.msg_flags & MSG_TRUNC) == 0) {
+    message.text.assign(buffer.data(), static_cast<std::size_t>(count));
+  }
   return message;
 }
 

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -25,6 +26,7 @@ namespace einhorn::os {
 namespace {
 
 constexpr int kCommandBacklog = 1024;
+constexpr int kWriterPatienceMs = 60000;  // with whoever writes what we read to its end
 
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
@@ -261,6 +263,13 @@ Result<std::string> read_to_end(int fd) {
   std::array<char, 64 * 1024> buffer;
   for (;;) {
     const ssize_t count = retry([&] { return ::read(fd, buffer.data(), buffer.size()); });
+    if (count < 0 && errno == EAGAIN) {  // Ruby makes its pipes nonblocking
+      pollfd readable{fd, POLLIN, 0};
+      if (retry([&] { return ::poll(&readable, 1, kWriterPatienceMs); }) == 1) {
+        continue;
+      }
+      errno = ETIMEDOUT;
+    }
     if (count < 0) {
       return Error{errno, "read descriptor " + std::to_string(fd), ""};
     }

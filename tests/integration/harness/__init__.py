@@ -5,6 +5,7 @@
     wire        the command socket in JSON and YAML
     pool        one einhorn with its own directory
     load        requests, each of them accounted for
+    terminal    a program at a terminal of its own
     programs    where the programs under test and the sample workers are
 """
 
@@ -12,6 +13,7 @@ from .load import Load, http_get
 from .pool import Pool
 from .processes import descendants, is_alive
 from .programs import einhorn_command, program, worker
+from .terminal import Terminal
 from .waiting import DeadlineExceeded, wait_until
 from .wire import Client, load_yaml
 
@@ -20,6 +22,7 @@ __all__ = [
     "DeadlineExceeded",
     "Load",
     "Pool",
+    "Terminal",
     "descendants",
     "einhorn_command",
     "http_get",

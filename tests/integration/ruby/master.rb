@@ -433,8 +433,7 @@ def parse(master)
     options.on("--drop-env-var NAME") { |name| state[:drop_environment_variables] << name }
     options.on("--upgrade-check") { exit(0) }
     options.on("--with-state-fd FD", Integer) do |fd|
-      text = IO.for_fd(fd).read
-      master.restore(text)
+      master.restore(IO.for_fd(fd).then { |io| io.read.tap { io.close } })
     end
   end.order!
 end
