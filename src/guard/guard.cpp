@@ -48,7 +48,9 @@ sigset_t handled_signals() {
 
 }  // namespace
 
-Guard::Guard(Plan& plan) : plan_(plan) {}
+Guard::Guard(Plan& plan) : plan_(plan) {
+  tzset();  // it allocates: now, not when the first line of the log has to have a time
+}
 
 bool Guard::store(int fd, std::string_view name) {
   if (name.empty() || name.size() >= kNameBytes) {
@@ -91,7 +93,6 @@ int Guard::run() {
     return 1;
   }
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-  tzset();  // it allocates: now, not when the first line of the log has to have a time
   if (master_.pid < 0) {
     start_master();
   }

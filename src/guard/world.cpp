@@ -103,7 +103,7 @@ void Guard::say(const char* format, ...) {
     timespec time{};
     clock_gettime(CLOCK_REALTIME, &time);
     tm utc{};
-    gmtime_r(&time.tv_sec, &utc);
+    gmtime_r(&time.tv_sec, &utc);  // allocates only where tzset has not been called
     length = std::snprintf(line.data(), line.size(),
                            "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ\",\"level\":\"error\","
                            "\"event\":\"guard\",\"master\":%d,\"message\":\"%s\"}\n",

@@ -108,7 +108,11 @@ void CommandServer::on_listener(Instant now) {
     }
     log_.debug("[client " + std::to_string(connection.id) + "] client connected");
     const std::uint64_t id = connection.id;
-    connections_.emplace(id, std::move(connection));
+    Connection& accepted_one = connections_.emplace(id, std::move(connection)).first->second;
+    if (keeps_ && keeper_ && keeps_(accepted_one.peer)) {
+      accepted_one.kept = true;
+      keeper_(accepted_one, true);
+    }
     read_from(connections_.at(id), now);  // most have spoken already
     sweep_dropped();
   }
@@ -118,7 +122,7 @@ void CommandServer::on_listener(Instant now) {
 bool CommandServer::make_room(Instant now) {
   Connection* oldest = nullptr;
   for (auto& [id, connection] : connections_) {
-    if (!connection.subscriptions.empty() || connection.active_at == now) {
+    if (!connection.subscriptions.empty() || connection.kept || connection.active_at == now) {
       continue;
     }
     if (oldest == nullptr || std::pair(connection.heard, connection.active_at) <
@@ -209,12 +213,11 @@ void CommandServer::read_from(Connection& connection, Instant now) {
 }
 
 void CommandServer::process(Connection& connection, Instant now) {
-  std::size_t begin = 0;
   std::size_t handled = 0;
   while (!connection.closing && !dropped_.contains(connection.id)) {
-    const std::size_t end = connection.input.find('\n', begin);
+    const std::size_t end = connection.input.find('\n');
     if (end == std::string::npos) {
-      if (connection.input.size() - begin > limits::kMaxLineBytes) {
+      if (connection.input.size() > limits::kMaxLineBytes) {
         reply(connection,
               {"Request line is too long: more than " + std::to_string(limits::kMaxLineBytes) +
                    " bytes",
@@ -230,12 +233,11 @@ void CommandServer::process(Connection& connection, Instant now) {
       waiting_.insert(connection.id);
       break;
     }
-    const std::string line = connection.input.substr(begin, end - begin);
-    begin = end + 1;
+    const std::string line = connection.input.substr(0, end);
+    connection.input.erase(0, end + 1);  // first: a master that goes on for us must not do it again
     ++handled;
     handle_line(connection, line, now);
   }
-  connection.input.erase(0, begin);
   if (connection.output.size() > kBackPressureBytes) {
     waiting_.erase(connection.id);  // goes on when its output is gone
   }

@@ -314,8 +314,9 @@ Commands::Answer Commands::start_upgrade(Call& call, bool smooth) {
       smooth ? "Upgrading smoothly, as commanded" : "Upgrading fleet, as commanded";
   const wire::Value* id = call.request.document.find("id");
   if (id != nullptr && !id->is_null()) {
-    call.server.reply(call.connection, {first, *id, true, ""}, call.request.language);
+    // Noted first: whoever was told that more follows gets it, also from the next master.
     call.server.subscribe(call.connection, {*id, call.request.language});
+    call.server.reply(call.connection, {first, *id, true, ""}, call.request.language);
   } else {
     call.server.reply(call.connection, {first, std::nullopt, false, ""}, call.request.language);
   }
@@ -341,9 +342,9 @@ Commands::Answer Commands::rollback(Call& call) {
   }
   const wire::Value* id = call.request.document.find("id");
   if (id != nullptr && !id->is_null()) {
+    call.server.subscribe(call.connection, {*id, call.request.language});
     call.server.reply(call.connection, {"Rolling back, as commanded", *id, true, ""},
                       call.request.language);
-    call.server.subscribe(call.connection, {*id, call.request.language});
   } else {
     call.server.reply(call.connection, {"Rolling back, as commanded", std::nullopt, false, ""},
                       call.request.language);

@@ -190,6 +190,9 @@ void Master::spawn(const pool::Spawn& action) {
   process.pidfd = spawned->pidfd;
   process.own = !spec.sibling;
   roster_->add(process);
+  if (settings_.command_socket_as_fd) {
+    server_->set_extra_places(roster_->size());
+  }
   note_worker(action.worker);
   events_.push_back(pool::event::Spawned{action.worker});
 }
@@ -263,7 +266,8 @@ void Master::persist() {
   if (!entries.empty() && !journal_->broken()) {
     written = journal_->append(entries);
   }
-  if (journal_->bloated()) {
+  // A new file that the guard can't be given at once would be lost with us.
+  if (journal_->bloated() && !guard_.blocked()) {
     written = journal_->rewrite(snapshot());
   }
   if (!written) {
@@ -287,6 +291,7 @@ wire::Snapshot Master::snapshot() const {
     for (const auto& [id, connection] : server_->connections()) {
       if (connection.kept) {
         snapshot.connections[id] = CommandServer::record_of(connection);
+        snapshot.connections[id].input.clear();
         snapshot.connections[id].output.clear();
       }
     }

@@ -140,11 +140,19 @@ void GuardLink::frozen() { say("X_EINHORN_FROZEN=1"); }
 
 void GuardLink::ready() { say("READY=1"); }
 
+// A descriptor that is kept anew or forgotten may be closed by now: its message must not go out.
+void GuardLink::drop_unsent(std::string_view name) {
+  const std::string text = "FDSTORE=1\nFDNAME=" + std::string(name);
+  std::erase_if(unsent_, [&text](const Unsent& unsent) { return unsent.text == text; });
+}
+
 void GuardLink::keep(std::string_view name, int fd) {
+  drop_unsent(name);
   say("FDSTORE=1\nFDNAME=" + std::string(name), fd);
 }
 
 void GuardLink::forget(std::string_view name) {
+  drop_unsent(name);
   say("FDSTOREREMOVE=1\nFDNAME=" + std::string(name));
 }
 

@@ -65,6 +65,7 @@ class GuardLink {
 
  private:
   void say(std::string text, int fd = -1);
+  void drop_unsent(std::string_view name);
 
   struct Unsent {
     std::string text;

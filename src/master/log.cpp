@@ -1,5 +1,7 @@
 #include "master/log.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "wire/json.h"
 #include "wire/value.h"
@@ -102,8 +104,15 @@ std::string Log::format(const LogLine& line) const {
     if (line.version) {
       wire::put(map, "version", line.version->value);
     }
-    wire::put(map, "message", line.text.substr(0, kMaxLine / 2));
-    out = wire::encode_json(map);
+    wire::put(map, "message", "");
+    // A byte may become six when it is escaped, so the message is shortened until the line fits.
+    for (std::size_t length = std::min(line.text.size(), kMaxLine);; length = length * 2 / 3) {
+      map.back().second = std::string_view(line.text).substr(0, length);
+      out = wire::encode_json(map);
+      if (out.size() < kMaxLine || length == 0) {
+        break;
+      }
+    }
     out.push_back('\n');
     return out;
   }

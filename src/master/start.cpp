@@ -171,6 +171,12 @@ Status Master::place_descriptors() {
   for (const std::int32_t inherited : settings_.inherited) {
     keep_below_ = std::max(keep_below_, inherited + 1);
   }
+  for (const auto& [index, fd] : descriptors_.listeners) {
+    if (!listeners_.contains(index)) {
+      return make_error("start of the master", "the record of listening socket " +
+                                                   std::to_string(index) + " is lost");
+    }
+  }
   int target = settings_.first_descriptor;
   for (const auto& [index, record] : listeners_) {
     const auto found = descriptors_.listeners.find(index);
@@ -236,10 +242,18 @@ void Master::adopt_connections(const std::map<std::uint64_t, wire::ConnectionRec
     guard_.forget(std::string(kConnectionPrefix) + std::to_string(id));
   }
   descriptors_.connections.clear();
+  if (settings_.command_socket_as_fd) {
+    // The connection that a worker was born with is its only one: it has to outlive us.
+    server_->set_chooser(
+        [this](const os::Peer& peer) { return roster_->find_pid(peer.pid).has_value(); });
+    server_->set_extra_places(pool_->alive());
+  }
   server_->set_keeper([this](const Connection& connection, bool keep) {
     const std::string name = std::string(kConnectionPrefix) + std::to_string(connection.id);
     wire::ConnectionRecord record = CommandServer::record_of(connection);
-    record.output.clear();  // it may be gone out by the time that somebody reads this
+    // Both will be dealt with by the time that somebody reads this after a sudden death.
+    record.input.clear();
+    record.output.clear();
     std::string entry;
     if (keep) {
       guard_.keep(name, connection.fd);

@@ -162,7 +162,7 @@ std::string usage_text() {
          "\n"
          "Exit status: 0 every command succeeded; 1 one failed, or the master was not reached or "
          "was\n"
-         "lost; 2 an upgrade could not be started.\n";
+         "lost; 2 an upgrade could not be started; 130 it goes on, left by Ctrl-C.\n";
 }
 
 }  // namespace einhorn::shell

@@ -158,8 +158,11 @@ class Encoder {
   static Pid to_value(Pid value) { return value; }
   static Value to_value(double value) {
     constexpr double kExact = 9e15;
-    const bool whole = std::nearbyint(value) == value && std::abs(value) < kExact;
-    return whole ? Value(static_cast<std::int64_t>(value)) : Value(value);
+    if (!(std::abs(value) < kExact)) {
+      return value;
+    }
+    const auto whole = static_cast<std::int64_t>(value);
+    return static_cast<double>(whole) == value ? Value(whole) : Value(value);
   }
   static const std::string& to_value(const std::string& value) { return value; }
   static WallTime to_value(WallTime value) { return value; }

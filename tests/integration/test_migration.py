@@ -269,9 +269,10 @@ def test_timers_that_run_go_on(make_ruby):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ours_becomes_rubys_under_load(make_pool, make_load, shape):
     arguments, worker = SHAPES[shape]
-    pool = make_pool([*arguments, "-b", "127.0.0.1:0", "--reexec-as", RUBYS], worker,
-                     name="shop" if shape == "named" else None) if shape != "named" else make_pool(
-        [*arguments[2:], "-b", "127.0.0.1:0", "--reexec-as", RUBYS], worker, name="shop")
+    name = None
+    if shape == "named":
+        name, arguments = arguments[1], arguments[2:]
+    pool = make_pool([*arguments, "-b", "127.0.0.1:0", "--reexec-as", RUBYS], worker, name=name)
     number = pool.state_json()["number"]
     before, bound, pid = wait_children(pool, number, 0), ports(pool), pool.process.pid
     load = make_load(address(pool), connections=12, rate=600)
@@ -325,5 +326,255 @@ def test_back_and_forth(make_ruby, make_load, tmp_path, mode):
     result = load.stop()
     assert result["failures"] == 0, result
     assert len(descriptors[-1]) <= len(descriptors[0]), descriptors
+    assert pool.stop(signal.SIGINT) == 0
+    pool.wait_gone()
+
+
+# --- what may go wrong ----------------------------------------------------------------------------
+
+# Stands between the two: reads the state, does what the test wants, and goes on with einhorn.
+BETWEEN = r"""
+import os, re, signal, stat, sys
+
+source, words = sys.argv[1], sys.argv[2:]
+at = words.index("--with-state-fd") + 1 if "--with-state-fd" in words else 0
+if at and not stat.S_ISSOCK(os.fstat(int(words[at])).st_mode):  # what Ruby hands over
+    os.set_blocking(int(words[at]), True)
+    with open(int(words[at])) as file:
+        names = {"state": file.read(), "os": os, "re": re, "signal": signal}
+    names["pids"] = [int(p) for p in re.findall(r"^    (\d+):\n      :type: :worker", names["state"], re.M)]
+    with open(source) as file:
+        exec(file.read(), names)
+    new = os.memfd_create("state", 0)
+    os.write(new, names["state"].encode())
+    os.set_inheritable(new, True)
+    words[at] = str(new)
+os.execvp(words[0], words)
+"""
+
+
+@pytest.fixture
+def start_between(make_ruby, tmp_path):
+    """start(code, shape): a Ruby pool; `code` runs between Ruby's end and our beginning."""
+
+    def make(code, shape="manual ACK", **kwargs):
+        (tmp_path / "between.py").write_text(BETWEEN)
+        (tmp_path / "code").write_text(code)
+        words = [sys.executable, str(tmp_path / "between.py"), str(tmp_path / "code"), OURS]
+        return start_ruby(make_ruby, shape, to=" ".join(words), **kwargs)
+
+    return make
+
+
+def test_unknown_and_missing_keys(start_between):
+    pool = start_between(
+        r"""
+state = state.replace("  :preloaded: false\n", "  :wings: 2\n")
+state = re.sub(r"^  :bound_ports:\n  - \d+\n", "", state, flags=re.M)
+state = re.sub(r"^      :index: \d+\n", "", state, flags=re.M)
+state = state.replace(":persistent_descriptors:\n", ":persistent_descriptors:\n- :class: Einhorn::Event::Horn\n", 1)
+"""
+    )
+    port = ports(pool)
+    assert upgrade(pool)[-1] == "Upgrade done"
+    check_whole(pool, 3, 1)
+    assert ports(pool) == port, "asked of the socket itself"
+    missing = pool.wait_log(r"Not in the state, taken as default: (.*)")[1].split(", ")
+    assert {"preloaded", "bound_ports"} <= set(missing)
+    assert sum(name.endswith(".index") for name in missing) == 3
+    unknown = pool.wait_log(r"Unknown in the state, left aside: (.*)")[1].split(", ")
+    assert "wings" in unknown and "persistent_descriptors.0" in unknown
+
+
+def test_workers_without_an_index_get_different_ones(start_between):
+    pool = start_between(r"state = re.sub(r'^      :index: \d+\n', '', state, flags=re.M)")
+    first = set(ruby_children(pool))
+    with pool.client() as client:
+        client.send_line(encode({"command": "upgrade", "id": 1}, "json"))
+        pool.wait_log(r"A new master goes on")
+        while decode(client.read_line()).get("wait"):
+            pass
+    assert len(first) == 3
+    # The new ones came beside the old ones, each under a number of its own.
+    indexes = [int(n) for n in re.findall(r"Launched \d+ \(index: (\d+)\)", pool.log())]
+    assert indexes[:3] == [0, 1, 2] and indexes[3] == 3
+    check_whole(pool, 3, 1)
+
+
+@pytest.mark.parametrize(
+    "reap", ["os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)", "os.waitpid(pids[0], 0)"]
+)
+def test_a_worker_that_dies_in_between(start_between, make_load, reap):
+    """Whether it is still to be reaped or somebody has done that."""
+    pool = start_between(f"os.kill(pids[0], signal.SIGTERM)\n{reap}")
+    victim = min(ruby_children(pool))
+    assert upgrade(pool)[-1] == "Upgrade done"
+    after = check_whole(pool, 3, 1)
+    assert victim not in after and not is_alive(victim)
+    assert pool.count_log(rf"===> Exited worker {victim}\b") == 1
+    load = make_load(address(pool), requests=100)
+    assert load.wait_end()["failures"] == 0
+
+
+@pytest.mark.parametrize(
+    "code, said",
+    [
+        ("state = ''", "state of the Ruby master"),
+        ("state = state[:200]", "state of the Ruby master"),
+        ("state = state[:len(state) // 2]", "state of the Ruby master"),
+        ("state = 'no state'", "no :state in it"),
+        ("state = '{' * 100000", "state of the Ruby master"),
+        ("state = ':state: !ruby/object:Object {}'", "state of the Ruby master"),
+        (r"os.close(int(re.search(r':bind_fds:\n  - (\d+)', state)[1]))", r"listen:0: .*Bad file"),
+        (r"os.close(int(re.search(r':server: (\d+)', state)[1]))", r"command: .*Bad file"),
+        (r"state = re.sub(r':server: \d+', ':server: 1', state)", "command: .*it is no socket"),
+    ],
+)
+def test_a_state_that_can_not_be_used(start_between, code, said):
+    """Says why, exits with 1, and leaves the workers, which serve on."""
+    pool = start_between(code)
+    where, workers = address(pool), set(ruby_children(pool))
+    with pytest.raises((Closed, ConnectionResetError)):
+        upgrade(pool)
+    assert pool.wait_exit() == 1
+    pool.wait_log(rf"^einhorn: .*{said}")
+    assert all(is_alive(pid) for pid in workers)
+    assert http_get(where)["pid"] in workers
+
+
+def test_a_client_that_is_gone(start_between):
+    pool = start_between(r"os.close(int(re.search(r':socket: (\d+)', state)[1]))")
+    with pool.client(timeout=20) as client:
+        client.send_line(encode({"command": "upgrade", "id": 1}, "json"))
+        with pytest.raises((Closed, ConnectionResetError)):
+            while True:
+                client.read_line()
+    pool.wait_log(r"Upgraded successfully to version 1")
+    check_whole(pool, 3, 1)
+
+
+BLOCKED = """
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.{0}])
+os.kill(os.getpid(), signal.{0})
+"""
+
+
+@pytest.mark.parametrize("name, number", [("SIGINT", "USR2"), ("SIGTERM", "TERM")])
+def test_told_to_stop_right_after_the_exec(start_between, name, number):
+    pool = start_between(BLOCKED.format(name))
+    pool.send(signal.SIGHUP)
+    assert pool.wait_exit() == 0
+    assert f"Sending {number} to [" in pool.log()
+    pool.wait_gone()
+    assert not pool.socket_path.exists() and not pool.path("pid").exists()
+
+
+def test_another_hup_right_after_the_exec(start_between, make_load):
+    pool = start_between(BLOCKED.format("SIGHUP"))
+    load = make_load(address(pool), connections=8, rate=400)
+    load.wait_ok(20)
+    pool.send(signal.SIGHUP)
+    pool.wait_log(r"Upgraded successfully to version 2")
+    check_whole(pool, 3, 2)
+    assert load.stop()["failures"] == 0
+
+
+def test_the_command_socket_stays_ours_alone(make_ruby):
+    pool = start_ruby(make_ruby)
+    upgrade(pool)
+    other = Pool([*pool.args[:-2]], "http_worker --ack=path", directory=pool.dir, start=False)
+    other.env, other.log_path = pool.env, pool.dir / "other"
+    other.start()
+    try:
+        assert other.wait_exit() == 1
+    finally:
+        other.own_directory = False
+    check_whole(pool, 3, 1)
+
+
+def test_an_upgrade_under_way_goes_on(make_ruby, make_load, tmp_path):
+    """Ruby is in the middle of one, and its new workers never ACK; the next one is ours."""
+    command, point_to = switch(tmp_path)
+    point_to(RUBYS)
+    options = tmp_path / "options"
+    options.write_text("--ack=path\n")
+    pool = make_ruby(
+        ["-n", "2", "-m", "manual", "--max-unacked", "1", "-b", "127.0.0.1:0"]
+        + ["--reexec-as", command],
+        ["http_worker", f"--options-file={options}"],
+    )
+    wait_children(pool, 2, 0)
+    load = make_load(address(pool), connections=8, rate=400)
+    options.write_text("--threads=0\n")
+    pool.send(signal.SIGHUP)
+    wait_until(lambda: any(c[":version"] == 1 for c in ruby_children(pool).values()))
+    options.write_text("--ack=path\n")
+    point_to(OURS)
+    with pool.client(timeout=40) as client:
+        replies = client.conversation({"command": "upgrade", "id": 3}, "json")
+    assert replies[-1]["message"] == "Upgrade done" and is_ours(pool)
+    assert any("Currently upgrading" in reply["message"] for reply in replies)
+    check_whole(pool, 2, 2)
+    load.wait_more(50)
+    assert load.stop()["failures"] == 0
+
+
+# --- a Ruby that can't take over ------------------------------------------------------------------
+
+
+@pytest.fixture
+def start_leaving(make_pool, make_load, tmp_path):
+    """start(script): one of our pools under load, whose --reexec-as is that shell script."""
+
+    def make(script):
+        command = tmp_path / "successor"
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+        pool = make_pool(
+            ["-n", "2", "-m", "manual", "-b", "127.0.0.1:0", "--reexec-as", str(command)],
+            "http_worker --ack=path",
+        )
+        pool.wait_ready(2)
+        pool.load = make_load(pool.address, connections=8, rate=400)
+        pool.load.wait_ok(20)
+        return pool
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "script, why",
+    [
+        ("exit 3", "exited with status 3"),
+        ("kill -9 $$", "killed by signal 9"),
+        # gone when it is wanted, after the check
+        ('{ rm -- "$0"; exit 0; }', "ended before it was ready"),
+    ],
+)
+def test_nothing_happens_when_it_is_not_able_to(start_leaving, script, why):
+    pool = start_leaving(script)
+    before = pool.state_json()
+    said = upgrade(pool, "upgrade", "--to-ruby")
+    assert said[-1].startswith("Could not start the upgrade") and why in said[-1]
+    after = pool.wait_state(lambda s: not s["upgrading"])
+    for key in ("guard", "master", "version", "generation"):
+        assert after[key] == before[key]
+    assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]]
+    assert pool.load.stop()["failures"] == 0
+    assert pool.stop(signal.SIGINT) == 0
+    pool.wait_gone()
+
+
+def test_an_exec_that_fails_too_late(start_leaving):
+    """The master has left already: another one of ours goes on, and makes the upgrade."""
+    pool = start_leaving('{ printf "#!/missing\\n" >"$0"; exit 0; }')
+    pid = pool.process.pid
+    said = upgrade(pool, "upgrade", "--to-ruby")
+    assert said[-1] == "Upgrade done"
+    pool.wait_log(r"ERROR: Could not become .*: exec .*No such file")
+    state = pool.wait_state(lambda s: s["version"] == 1 and not s["upgrading"])
+    assert state["guard"] == pid and is_ours(pool)
+    pool.wait_ready(2)
+    assert pool.load.stop()["failures"] == 0
     assert pool.stop(signal.SIGINT) == 0
     pool.wait_gone()

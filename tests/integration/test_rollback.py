@@ -215,7 +215,7 @@ def test_could_not_start_by_signal_is_in_the_log(start):
 def test_what_vanishes_in_the_middle(start, make_load, what):
     """The first new worker is up; then the release goes. The first one has to go too, and what it had
     replaced comes back."""
-    pool = start(3, ["--max-unacked", "1"])
+    pool = start(3, ["--max-unacked", "1", "--ack-timeout", "2"])
     load = make_load(pool.address, connections=8, rate=500)
     load.wait_ok(50)
     path = release(pool, "r1", "--ack-delay-ms=150")

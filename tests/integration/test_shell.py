@@ -554,6 +554,7 @@ def test_closed_standard_descriptors_do_no_harm(make_master, directory):
 
 # --- at a terminal ------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def terminal(directory):
     terminals = []

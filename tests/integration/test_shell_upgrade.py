@@ -1,10 +1,13 @@
 """einhornsh against a real master: upgrades seen to their end, reloads, the prompt."""
 
+import fcntl
 import json
 import os
 import re
 import signal
+import struct
 import subprocess
+import termios
 
 import pytest
 
@@ -12,7 +15,11 @@ from harness import Terminal, programs
 from harness.waiting import wait_until
 
 DEADLINE = 30.0
-OPTIONS = "options"
+# Where there is a gate, a worker that starts waits for its turn.
+WORKER = """
+if [ -e gate ]; then until read turn < gate; do :; done; fi
+exec "$0" --ack=path --options-file=options
+"""
 
 
 @pytest.fixture
@@ -20,7 +27,7 @@ def pool(make_pool):
     """Three workers; what the next ones do, the test writes into a file."""
     made = make_pool(
         ["-n", "3", "-m", "manual", "-b", "127.0.0.1:0", "--upgrade-failures", "1"],
-        f"http_worker --ack=path --options-file={OPTIONS}",
+        ["/bin/sh", "-c", WORKER, programs.worker("http_worker")],
         start=False,
     )
     next_workers(made, "")
@@ -29,7 +36,26 @@ def pool(make_pool):
 
 
 def next_workers(pool, options):
-    (pool.dir / OPTIONS).write_text(options)
+    (pool.dir / "options").write_text(options)
+
+
+def close_gate(pool):
+    os.mkfifo(pool.dir / "gate")
+
+
+def let_one_through(pool):
+    """Lets one of the workers that come to the gate go on."""
+    gate = os.open(pool.dir / "gate", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.write(gate, b"\n")
+
+        def taken():
+            left = fcntl.ioctl(gate, termios.FIONREAD, struct.pack("i", 0))
+            return struct.unpack("i", left) == (0,)
+
+        wait_until(taken, DEADLINE, "a worker at the gate")
+    finally:
+        os.close(gate)
 
 
 def environment(pool):
@@ -135,7 +161,7 @@ def test_json_streams_the_events(pool):
 
 
 def test_whoever_is_interrupted_detaches(pool):
-    next_workers(pool, "--ack=none\n")  # they come up when somebody says so
+    close_gate(pool)
     process = subprocess.Popen(
         [programs.program("einhornsh"), "-e", "upgrade"],
         stdin=subprocess.DEVNULL,
@@ -152,42 +178,28 @@ def test_whoever_is_interrupted_detaches(pool):
         assert process.stderr.read() == "Detached; the upgrade goes on.\n"
     state = pool.state_json()
     assert state["upgrading"] and versions(state) == [0, 0, 0]
-    next_workers(pool, "")
-    ack_new_workers(pool)
+    for _ in range(3):
+        let_one_through(pool)
     pool.wait_state(lambda s: not s["upgrading"] and versions(s) == [1, 1, 1], DEADLINE)
-
-
-def ack_new_workers(pool):
-    """Says in the name of the workers that never do it that they are ready."""
-    for worker in pool.workers():
-        if worker["state"] == "starting":
-            with pool.client() as client:
-                client.send_line(
-                    json.dumps({"command": "worker:ack", "pid": worker["pid"]}).encode() + b"\n"
-                )
-                assert client.at_end()
 
 
 # --- at a terminal ------------------------------------------------------------------------------
 
 
 def test_a_bar_follows_the_upgrade(pool, terminal):
-    next_workers(pool, "--ack=none\n")
+    close_gate(pool)
     command = f"{programs.program('einhornsh')} -e upgrade; echo left: $?; read"
     screen = terminal(command=["/bin/bash", "--norc", "--noprofile", "-c", command])
     screen.expect("0/3 workers of version 1 ready")
-    ack_new_workers(pool)
+    let_one_through(pool)
     screen.expect("1/3 workers of version 1 ready")
-
-    def upgraded():
-        ack_new_workers(pool)
-        return not pool.state_json()["upgrading"]
-
-    wait_until(upgraded, DEADLINE)
-    screen.expect("left: 0")
+    let_one_through(pool)
+    screen.expect("2/3 workers of version 1 ready")
+    let_one_through(pool)
+    screen.expect("left: 0\n")
     lines = screen.screen()
     assert lines[0] == "Upgrading smoothly, as commanded"
-    assert lines[-2:] == ["Upgrade done", "left: 0"]
+    assert lines[-3:] == ["Upgrade done", "left: 0", ""]
     assert not [line for line in lines if "[" in line and "Sending" not in line]
 
 
@@ -195,9 +207,9 @@ def test_a_failure_is_told_plainly(pool, terminal):
     next_workers(pool, "--exit-at-start=3\n")
     command = f"{programs.program('einhornsh')} -e upgrade; echo left: $?; read"
     screen = terminal(command=["/bin/bash", "--norc", "--noprofile", "-c", command])
-    screen.expect("left: 1")
+    screen.expect("left: 1\n")
     lines = screen.screen()
-    assert lines[-2:] == ["Upgrade failed; rolled back to version 0", "left: 1"]
+    assert lines[-3:] == ["Upgrade failed; rolled back to version 0", "left: 1", ""]
     assert any(re.match(r"ERROR: +worker \d+ of version 1 exited with status 3", x) for x in lines)
 
 
@@ -227,8 +239,8 @@ def test_the_prompt_of_a_real_master(pool, terminal):
     prompt.type("bogus\r")
     prompt.expect('Unrecognized command: "bogus"')
     prompt.prompt()
-    prompt.type("signal usr1\r")
-    prompt.expect("Successfully sent USR1s to 4 processes")
+    prompt.type("signal co\t\r")
+    prompt.expect("Successfully sent CONTs to ")
     prompt.prompt()
     prompt.type("quit\r")
     prompt.expect("Goodbye!")

@@ -294,7 +294,9 @@ void Clients::leave(const ClientPtr& client) {
 // What a dead master had read is lost; but whoever was told that more would follow still gets it.
 void Clients::on_master_killed() {
   for (const auto& [number, client] : clients_) {
-    bool lost = client->anonymous > 0 || !client->outbox.empty() || client->requests.empty();
+    bool lost = client->anonymous > 0 || !client->outbox.empty() || client->requests.empty() ||
+                client->stream->mid_line() || world_.snapshot_lossy ||
+                (!client->inbox.empty() && client->inbox.back() != '\n');
     for (auto& [id, request] : client->requests) {
       request.orphaned = true;
       lost = lost || (!request.final_answer && !request.waiting);

@@ -79,7 +79,8 @@ class Stream final : public File {
   os::Transfer write(std::string_view bytes);
   [[nodiscard]] os::Peer peer() const { return peer_; }
   [[nodiscard]] bool other_end_gone() const { return out_->reader_gone; }
-  [[nodiscard]] std::size_t unread() const { return in_->bytes.size(); }
+  // What waits to be read ends in the middle of a line.
+  [[nodiscard]] bool mid_line() const { return !in_->bytes.empty() && in_->bytes.back() != '\n'; }
 
  private:
   std::shared_ptr<Pipe> in_;

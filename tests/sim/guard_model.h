@@ -45,8 +45,11 @@ class GuardModel {
   // Who acts now, as far as the guard knows; 0: nobody.
   [[nodiscard]] Pid master() const { return master_.pid; }
   [[nodiscard]] bool has_acting_master() const { return master_.pid > 0 && master_.ready; }
-  // The master has said something that the guard has not heard yet.
-  [[nodiscard]] bool has_mail() const { return master_.control && master_.control->readable(); }
+  // A master has said something that the guard has not heard yet.
+  [[nodiscard]] bool has_mail() const {
+    return (master_.control && master_.control->readable()) ||
+           (successor_.control && successor_.control->readable());
+  }
   [[nodiscard]] bool handing_off() const { return successor_.pid > 0; }
   void clear();  // lets go of everything, as the end of its process does
 

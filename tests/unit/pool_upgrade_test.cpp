@@ -339,23 +339,38 @@ TEST(PoolUpgradeFailure, DeathsAfterTheAckCountToo) {
 
 TEST(PoolUpgradeFailure, ARollBackThatFailsGoesOnAsAPoolThatIsShort) {
   Config config = manual(2);
+  config.upgrade_failures = 1;
+  Driver driver = serving(config);
+  driver.happen(event::Upgrade{});
+  driver.ack(3);  // proved: an old one goes
+  driver.exit(1);
+  driver.exit(4, exited(1));  // v1 fails: back to v0, of which one is missing
+  ASSERT_TRUE(driver.pool().ledger().upgrade.has_value());
+  const Epochs old = driver.of(Version{0}, WorkerState::kStarting);
+  ASSERT_EQ(old.size(), 1u);
+  driver.take();
+  driver.exit(old[0], exited(1));
+  EXPECT_THAT(driver.take("roll-back incomplete").size(), 1u);
+  EXPECT_EQ(driver.pool().ready(), 2u) << "the new one that works serves on meanwhile";
+  EXPECT_TRUE(driver.pool().next_deadline().has_value()) << "it tries again, with pauses";
+  driver.run_to_deadline();
+  EXPECT_FALSE(driver.of(Version{0}, WorkerState::kStarting).empty());
+}
+
+TEST(PoolUpgradeFailure, ARollBackByHandThatFailsGoesForwardAgain) {
+  Config config = manual(2);
   config.upgrade_failures = 2;
   Driver driver = serving(config);
   driver.happen(event::Upgrade{});
   driver.settle_upgrade();
-  ASSERT_EQ(driver.pool().ledger().proved, Version{1});
   driver.happen(event::RollBack{});
-  Epochs old = driver.in(WorkerState::kStarting);
+  const Epochs old = driver.in(WorkerState::kStarting);
   ASSERT_EQ(old.size(), 2u);
   driver.exit(old[0], exited(1));
   driver.take();
   driver.exit(old[1], exited(1));
-  EXPECT_THAT(driver.take("roll-back incomplete"),
-              ElementsAre("roll-back incomplete v0: worker 1 of version 0 exited with status 1 "
-                          "before it was ACKed"));
-  EXPECT_TRUE(driver.pool().next_deadline().has_value()) << "it tries again, with pauses";
-  driver.run_to_deadline();
-  EXPECT_FALSE(driver.in(WorkerState::kStarting).empty());
+  EXPECT_THAT(driver.take("rolled back"), ElementsAre("rolled back v1"));
+  EXPECT_EQ(driver.of(Version{1}, WorkerState::kReady).size(), 2u) << "they served all the time";
 }
 
 TEST(PoolUpgradeAgain, BumpsTheVersionAndKeepsWhatServes) {

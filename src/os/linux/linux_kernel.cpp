@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -71,7 +72,15 @@ Result<std::unique_ptr<LinuxKernel>> LinuxKernel::create() {
   if (!epoll) {
     return Error{errno, "epoll_create1", ""};
   }
-  return std::unique_ptr<LinuxKernel>(new LinuxKernel(std::move(epoll)));
+  std::unique_ptr<LinuxKernel> kernel(new LinuxKernel(std::move(epoll)));
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    kernel->soft_descriptors_ = limit.rlim_cur;
+    kernel->hard_descriptors_ = limit.rlim_max;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  return kernel;
 }
 
 Instant LinuxKernel::now() { return Instant{Duration{read_clock(CLOCK_MONOTONIC)}}; }

@@ -37,6 +37,7 @@ static_assert(static_cast<std::size_t>(Stage::kExec) + 1 == kStageNames.size());
 
 constexpr std::size_t kStackBytes = 64 * 1024;
 constexpr int kPidDigits = 12;
+constexpr int kSignals = 64;
 
 struct ChildPlan {
   const char* program = nullptr;
@@ -52,8 +53,10 @@ struct ChildPlan {
   int keep_below = 0;
   bool own_group = false;
   int parent_death_signal = 0;
+  std::uint64_t changed_signals = 0;
   Pid parent = 0;
   const int* nice = nullptr;
+  rlimit descriptors{};  // what RLIMIT_NOFILE was; a limit of 0: it has not been changed
   char* pid_digits = nullptr;  // where the child writes its own pid in decimal
   // what the child leaves behind
   volatile Stage stage = Stage::kNone;
@@ -80,17 +83,34 @@ void write_pid(char* into, long pid) {
   into[count] = '\0';
 }
 
-void reset_signals() {
-  for (int number = 1; number < 65; ++number) {
-    if (number != SIGKILL && number != SIGSTOP) {
-      // The raw call: glibc refuses the two signals that it uses itself.
-      struct {
-        void (*handler)(int);
-        unsigned long flags;
-        void (*restorer)();
-        unsigned long mask;
-      } raw{SIG_DFL, 0, nullptr, 0};
-      syscall(SYS_rt_sigaction, number, &raw, nullptr, sizeof(unsigned long));
+constexpr std::uint64_t bit_of(int number) { return std::uint64_t{1} << (number - 1); }
+
+// As the kernel has it. The raw call: glibc refuses the two signals that it uses itself.
+struct RawAction {
+  void (*handler)(int) = SIG_DFL;
+  unsigned long flags = 0;
+  void (*restorer)() = nullptr;
+  unsigned long mask = 0;
+};
+
+// The signals that are not at their default here, a bit each.
+std::uint64_t changed_signals() {
+  std::uint64_t changed = 0;
+  for (int number = 1; number <= kSignals; ++number) {
+    RawAction action;
+    if (syscall(SYS_rt_sigaction, number, nullptr, &action, sizeof(unsigned long)) == 0 &&
+        action.handler != SIG_DFL) {
+      changed |= bit_of(number);
+    }
+  }
+  return changed;
+}
+
+void reset_signals(std::uint64_t changed) {
+  for (int number = 1; number <= kSignals; ++number) {
+    if ((changed & bit_of(number)) != 0) {
+      const RawAction usual;
+      syscall(SYS_rt_sigaction, number, &usual, nullptr, sizeof(unsigned long));
     }
   }
   const unsigned long empty = 0;
@@ -148,7 +168,10 @@ int child_main(void* argument) {
   if (plan->pid_digits != nullptr) {
     write_pid(plan->pid_digits, syscall(SYS_getpid));
   }
-  reset_signals();
+  if (plan->descriptors.rlim_max != 0) {
+    syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &plan->descriptors, nullptr);
+  }
+  reset_signals(plan->changed_signals);
   syscall(SYS_execve, plan->program, plan->arguments, plan->environment);
   child_fail(plan, Stage::kExec, errno);
 }
@@ -281,6 +304,8 @@ Result<Spawned> LinuxKernel::spawn(const SpawnSpec& spec) {
   plan.parent_death_signal = spec.parent_death_signal;
   plan.parent = spec.sibling ? getppid() : getpid();
   plan.nice = spec.nice ? &*spec.nice : nullptr;
+  plan.descriptors.rlim_cur = soft_descriptors_;
+  plan.descriptors.rlim_max = hard_descriptors_;
   sockaddr_un address{};
   if (!spec.connect_to.empty()) {
     address.sun_family = AF_UNIX;
@@ -298,7 +323,9 @@ Result<Spawned> LinuxKernel::spawn(const SpawnSpec& spec) {
       return Error{errno, "spawn " + spec.program, "no stack for the child"};
     }
     spawn_stack_ = stack;
+    changed_signals_ = changed_signals();
   }
+  plan.changed_signals = changed_signals_;
   const CloneResult child = clone_child(&plan, spec, spawn_stack_);
   if (child.error != 0) {
     return Error{child.error, "spawn " + spec.program, ""};
