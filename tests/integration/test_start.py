@@ -422,7 +422,7 @@ def test_names_in_ps(make_pool):
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read().replace(b"\0", b" ").decode()
 
-    assert title(state["guard"]).startswith("einhorn: shop")
+    assert title(state["guard"]).startswith("einhorn: ruby shop")
     assert title(state["master"]).startswith("einhorn-master: shop")
 
 
