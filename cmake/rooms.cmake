@@ -21,7 +21,7 @@ if(EINHORN_SANITIZE)
 else()
   # One file to copy, and a small resident size: the C++ runtime goes into the programs.
   target_link_options(einhorn_flags INTERFACE
-    -static-libstdc++ -static-libgcc -Wl,--gc-sections -Wl,-z,relro,-z,now)
+    -static-libstdc++ -static-libgcc -Wl,--as-needed -Wl,--gc-sections -Wl,-z,relro,-z,now)
   target_compile_options(einhorn_flags INTERFACE -ffunction-sections -fdata-sections)
 endif()
 

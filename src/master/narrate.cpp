@@ -1,9 +1,5 @@
 #include "master/narrate.h"
 
-#include <array>
-#include <cmath>
-#include <cstdio>
-
 #include "base/signals.h"
 
 namespace einhorn::master {
@@ -253,14 +249,12 @@ std::string list_of_pids(const std::vector<WorkerId>& workers, const PidOf& pid_
 }
 
 std::string seconds_text(Duration duration) {
-  const double seconds = std::round(to_seconds(duration) * 10.0) / 10.0;
-  std::array<char, 32> text{};
-  if (seconds == std::floor(seconds)) {
-    std::snprintf(text.data(), text.size(), "%.0f", seconds);
-  } else {
-    std::snprintf(text.data(), text.size(), "%.1f", seconds);
+  const std::int64_t tenths = (duration.count() + 50'000'000) / 100'000'000;
+  std::string text = std::to_string(tenths / 10);
+  if (tenths % 10 != 0) {
+    text += "." + std::to_string(tenths % 10);
   }
-  return text.data();
+  return text;
 }
 
 std::vector<LogLine> narrate(const pool::Note& note, const PidOf& pid_of, pool::AckMode ack_mode) {

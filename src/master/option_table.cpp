@@ -69,7 +69,7 @@ Result<Duration> parse_seconds(const std::string& value, Zero zero) {
     return wrong(value, "is not a number " + allowed);
   }
   // Less than a nanosecond is nothing.
-  const Duration duration = from_seconds(std::round(*seconds * 1e9) / 1e9);
+  const Duration duration = from_seconds(*seconds + 0.5e-9);
   const bool too_small =
       std::signbit(*seconds) || (zero == Zero::kRefused && duration == Duration::zero());
   if (too_small || *seconds > kMostSeconds) {

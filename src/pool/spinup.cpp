@@ -1,6 +1,5 @@
 // When workers are started: filling the pool up, pacing, back-off, giving up.
 #include <algorithm>
-#include <cmath>
 
 #include "base/limits.h"
 #include "pool/pool.h"
@@ -57,8 +56,11 @@ Duration Pool::spinup_interval(Instant now) const {
   }
   const double base = config_.seconds ? to_seconds(*config_.seconds) : 1.0;
   const double most = std::max(to_seconds(limits::kMaxSpinupInterval), base);
-  const double exponent = std::min<double>(ledger_.deaths_before_ack, 64);
-  return from_seconds(std::min(base * std::pow(limits::kSpinupBackoffFactor, exponent), most));
+  double interval = base;
+  for (std::uint32_t i = 0; i < ledger_.deaths_before_ack && interval < most; ++i) {
+    interval *= limits::kSpinupBackoffFactor;
+  }
+  return from_seconds(std::min(interval, most));
 }
 
 bool Pool::may_spawn(const Bucket& starting, Instant now) {

@@ -164,8 +164,16 @@ puts JSON.generate(replies)
 @pytest.mark.parametrize(
     "command, first, second",
     [
-        ("upgrade", "Upgrading smoothly, as commanded", "Starting smooth upgrade from version 0..."),
-        ("upgrade_fleet", "Upgrading fleet, as commanded", "Starting fleet upgrade from version 0..."),
+        (
+            "upgrade",
+            "Upgrading smoothly, as commanded",
+            "Starting smooth upgrade from version 0...",
+        ),
+        (
+            "upgrade_fleet",
+            "Upgrading fleet, as commanded",
+            "Starting fleet upgrade from version 0...",
+        ),
     ],
 )
 def test_upgrade_as_rubys_shell_asks_for_it(pool, command, first, second):
@@ -334,7 +342,7 @@ def test_a_name_beyond_ascii(make_pool):
     pool.wait_ready(1)
     for language in ("json", "yaml"):
         assert "(größe-日本)" in pool.command("ehlo", user="Zoë", language=language)
-    assert title(pool.guard_pid) in ("einhorn: größe-日本", "einhorn: ruby größe-日本")
+    assert title(pool.guard_pid).startswith("einhorn: ruby größe-日本")
     assert pool.state_json()["name"] == "größe-日本"
     done = subprocess.run(
         [program("einhornsh"), "-c", "größe-日本", "-e", "ehlo"],

@@ -1,5 +1,5 @@
-"""Every upgrade and every reload starts a new master beside the old one; whatever happens to either,
-the pool serves and whoever asked is told."""
+"""Every upgrade and every reload starts a new master beside the old one; whatever happens to
+either, the pool serves and whoever asked is told."""
 
 import os
 import re
@@ -223,8 +223,8 @@ def test_reload_that_fails_changes_nothing(start, tmp_path):
 
 
 def kill_at(pool, old, victim, delay):
-    """SIGKILL to the old master, or to the newest process beside it, `delay` after now. False: there
-    was nobody."""
+    """SIGKILL to the old master, or to the newest process beside it, `delay` after now. False:
+    there was nobody."""
     due = time.monotonic() + delay
     wait_until(lambda: time.monotonic() >= due)
     found = [s for s in masters(pool) if (s.pid == old) == (victim == "old")]

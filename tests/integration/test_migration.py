@@ -248,6 +248,40 @@ def test_whatever_comes_next_works(make_ruby, make_load):
     check_whole(pool, 5, 2)
 
 
+def test_a_reload_changes_hands_and_no_worker(make_ruby, make_load):
+    pool = start_ruby(make_ruby)
+    before = set(ruby_children(pool))
+    load = make_load(address(pool), connections=8, rate=400)
+    load.wait_ok(20)
+    assert pool.command("reload") == "Reloading, as commanded"
+    wait_until(lambda: is_ours(pool))
+    assert set(check_whole(pool, 3, 0)) == before
+    load.wait_more(50)
+    assert load.stop()["failures"] == 0
+
+
+def test_a_first_upgrade_that_fails_leaves_the_old_workers(make_ruby, make_load, tmp_path):
+    options = tmp_path / "options"
+    options.write_text("--ack=path\n")
+    pool = make_ruby(
+        ["-n", "3", "-m", "manual", "-b", "127.0.0.1:0", "--reexec-as", OURS],
+        ["http_worker", f"--options-file={options}"],
+    )
+    before = set(wait_children(pool, 3, 0))
+    load = make_load(address(pool), connections=8, rate=400)
+    load.wait_ok(20)
+    options.write_text("--exit-at-start=9\n")
+    said = upgrade(pool)
+    assert said[-1] == "Upgrade failed; rolled back to version 0"
+    assert any("exited with status 9" in line for line in said)
+    assert is_ours(pool) and set(check_whole(pool, 3, 0)) == before
+    options.write_text("--ack=path\n")
+    assert upgrade(pool)[-1] == "Upgrade done"
+    check_whole(pool, 3, 2)
+    load.wait_more(50)
+    assert load.stop()["failures"] == 0
+
+
 def test_timers_that_run_go_on(make_ruby):
     """Workers that are not ACKed yet when the pool changes hands are, when their time has come."""
     pool = make_ruby(
@@ -399,6 +433,15 @@ def test_workers_without_an_index_get_different_ones(start_between):
     indexes = [int(n) for n in re.findall(r"Launched \d+ \(index: (\d+)\)", pool.log())]
     assert indexes[:3] == [0, 1, 2] and indexes[3] == 3
     check_whole(pool, 3, 1)
+
+
+def test_what_early_versions_called_an_upgrade(start_between):
+    pool = start_between(
+        "state = state.replace(':reloading_for_upgrade:', ':reloading_for_preload_upgrade:')"
+    )
+    assert upgrade(pool)[-1] == "Upgrade done"
+    check_whole(pool, 3, 1)
+    pool.wait_log(r"left aside: reloading_for_preload_upgrade$")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Upgrades that fail: the old version serves at its full number all the time, everybody is told why,
-and the next upgrade works. And the way back by hand."""
+"""Upgrades that fail: the old version serves at its full number all the time, everybody is told
+why, and the next upgrade works. And the way back by hand."""
 
 import os
 import re
@@ -213,8 +213,8 @@ def test_could_not_start_by_signal_is_in_the_log(start):
 
 @pytest.mark.parametrize("what", ["program", "directory"])
 def test_what_vanishes_in_the_middle(start, make_load, what):
-    """The first new worker is up; then the release goes. The first one has to go too, and what it had
-    replaced comes back."""
+    """The first new worker is up; then the release goes. The first one has to go too, and what it
+    had replaced comes back."""
     pool = start(3, ["--max-unacked", "1", "--ack-timeout", "2"])
     load = make_load(pool.address, connections=8, rate=500)
     load.wait_ok(50)
@@ -377,9 +377,7 @@ def test_no_rollback(start, command):
     old = set(pool.pids())
     crash_at_start(pool)
     with Watch(pool) as watch, pool.client(timeout=30) as client:
-        client.send_line(
-            b'{"command":"%s","args":["--no-rollback"],"id":1}\n' % command.encode()
-        )
+        client.send_line(b'{"command":"%s","args":["--no-rollback"],"id":1}\n' % command.encode())
         state = pool.wait_state(lambda s: s["upgrade"] and s["upgrade"]["failures"] >= 4)
         assert old <= {w["pid"] for w in state["workers"] if w["state"] == "ready"}
         assert "Rolling back" not in pool.log()

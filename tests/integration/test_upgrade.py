@@ -31,7 +31,7 @@ class Releases:
         return self.dir / label
 
     def add(self, label, *options, ack="--ack=path"):
-        """Makes a release (without ack: it neither ACKs nor serves) and lets `current` point to it."""
+        """Makes a release and lets `current` point to it. Without ack it does not serve either."""
         self.path(label).mkdir()
         self.write(label, *options, ack=ack)
         self.switch(label)
@@ -149,7 +149,9 @@ def ask(client, command="upgrade", number=1):
 
 def labels(pool):
     """By pid, the release in whose directory it works."""
-    return {w["pid"]: os.path.basename(os.readlink(f"/proc/{w['pid']}/cwd")) for w in pool.workers()}
+    return {
+        w["pid"]: os.path.basename(os.readlink(f"/proc/{w['pid']}/cwd")) for w in pool.workers()
+    }
 
 
 def settled(version, number):
@@ -251,8 +253,9 @@ def test_max_unacked(start, most):
 def test_max_upgrade_additional_counts_those_that_drain(start):
     """Two more than four, and a draining worker takes a place: never more than six, and slowly the
     upgrade comes through."""
-    pool = start(4, ["--max-unacked", "4", "--max-upgrade-additional", "2"],
-                 ["--drain-delay-ms=150"])
+    pool = start(
+        4, ["--max-unacked", "4", "--max-upgrade-additional", "2"], ["--drain-delay-ms=150"]
+    )
     pool.releases.add("r1")
     with Watch(pool) as watch:
         upgrade(pool)
@@ -311,8 +314,8 @@ def test_many_upgrades_leave_nothing_behind(start):
 
 
 def test_bump_takes_the_old_version_for_the_old_one_still(start):
-    """The first upgrade hangs; the second one starts over with the next version, the pool serves all
-    the time with the workers it had, and both who asked are told."""
+    """The first upgrade hangs; the second one starts over with the next version, the pool serves
+    all the time with the workers it had, and both who asked are told."""
     pool = start(3)
     old = set(pool.pids())
     pool.releases.add("r1", ack=None)
@@ -351,7 +354,7 @@ def test_bump_with_workers_of_three_versions(start):
 
 def test_bump_that_fails_goes_back_to_what_ran(start):
     """Not to the version in between, which nobody has seen come up."""
-    pool = start(3)
+    pool = start(3, ["-s", "0.02"])
     pool.releases.add("r1", ack=None)
     with Watch(pool) as watch, pool.client(timeout=30) as one:
         ask(one)
@@ -380,8 +383,10 @@ def test_number_changes_in_the_middle(start):
         pool.command("set_workers", "2")
         assert messages(read_last(client))[-1] == "Upgrade done"
         pool.wait_state(settled(2, 2))
-    assert all(sum(w["state"] == "ready" for w in s["workers"]) >= min(4, s["number"])
-               for s in watch.states)
+    assert all(
+        sum(w["state"] == "ready" for w in s["workers"]) >= min(4, s["number"])
+        for s in watch.states
+    )
 
 
 def test_going_down_in_the_middle(start):
@@ -619,7 +624,7 @@ def test_shell_exits_with_0_when_upgraded(start):
 
 
 def test_shell_exits_with_1_when_rolled_back(start):
-    pool = start(2)
+    pool = start(2, ["-s", "0.02"])
     pool.releases.add("r1", "--exit-at-start=9")
     done = shell(pool, "-e", "upgrade")
     assert done.returncode == 1, done
@@ -653,11 +658,13 @@ def test_interrupting_the_shell_leaves_the_upgrade_alone(start):
     pool = start(2)
     pool.releases.add("r1", "--ack-delay-ms=400")
     command = [program("einhornsh"), "-d", str(pool.socket_path), "-e", "upgrade"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         while "===> Launched" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(10) == 130
+        assert process.stderr.read() == "Detached; the upgrade goes on.\n"
     assert pool.state_json()["upgrading"] is True
     pool.wait_log(UPGRADED % 1)
     pool.wait_state(settled(1, 2))

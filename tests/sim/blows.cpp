@@ -154,17 +154,22 @@ void Simulation::settle() {
                   "the pool left by itself with " + std::to_string(guard_.word()));
     return;
   }
-  const std::string waiting = clients_.unanswered();
-  world_.expect(waiting.empty(), "answered-once", waiting);
   MasterProcess* master = acting();
   world_.expect(master != nullptr && master->pool() != nullptr, "settles", "there is no master");
   const pool::Pool& pool = *master->pool();
-  world_.expect(settled(), "settles",
+  const pool::Ledger& ledger = pool.ledger();
+  world_.expect(Invariants::stable(pool) && !guard_.handing_off(), "settles",
                 std::to_string(pool.modern_ready()) + " of " +
                     std::to_string(pool.config().number) + " workers are ready, " +
+                    std::to_string(pool.starting()) + " starting, " +
                     std::to_string(pool.alive()) + " alive, " +
-                    (pool.ledger().upgrade ? "upgrading" : "not upgrading") +
+                    std::to_string(ledger.deaths_before_ack) + " deaths, " +
+                    (ledger.upgrade ? ledger.upgrade->proved ? "upgrading" : "trying an upgrade"
+                                    : "not upgrading") +
+                    (pool.next_deadline() ? ", waiting" : "") +
                     (guard_.handing_off() ? ", handing off" : ""));
+  const std::string waiting = clients_.unanswered();
+  world_.expect(waiting.empty(), "answered-once", waiting);
 }
 
 // With nothing to do the master does nothing.
@@ -188,7 +193,9 @@ void Simulation::stop() {
   world_.expect(guard_.word() == (signal == SIGQUIT ? 1 : 0), "stops",
                 "the pool left with " + std::to_string(guard_.word()));
   if (signal != SIGQUIT) {
-    world_.expect(workers_.living().empty(), "stops", "a worker was left behind");
+    for (const ProcessPtr& worker : workers_.living()) {
+      world_.expect(!worker->known, "stops", "a worker was left behind");
+    }
   }
   guard_.clear();
   workers_.clear();

@@ -110,7 +110,7 @@ void Invariants::before_create(const std::vector<ProcessPtr>& living) {
     const wire::Snapshot snapshot = read_snapshot();
     epochs_.clear();  // whoever was not written down may be counted again
     for (const ProcessPtr& process : living) {
-      process->known = snapshot.workers.contains(process->worker.epoch);
+      process->known = process->known && snapshot.workers.contains(process->worker.epoch);
     }
   }
 }

@@ -183,7 +183,8 @@ Message LinuxKernel::receive(int socket) {
   };
   ssize_t count = receive();
   if (count < 0 && errno == ECONNRESET) {
-    // The other end closed with something unread. The error comes before what it said, and only once.
+    // The other end closed with something unread. The error comes before what it said, and only
+    // once.
     count = receive();
   }
   if (count < 0) {

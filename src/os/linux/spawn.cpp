@@ -56,7 +56,7 @@ struct ChildPlan {
   std::uint64_t changed_signals = 0;
   Pid parent = 0;
   const int* nice = nullptr;
-  rlimit descriptors{};  // what RLIMIT_NOFILE was; a limit of 0: it has not been changed
+  rlimit descriptors{};        // what RLIMIT_NOFILE was; a limit of 0: it has not been changed
   char* pid_digits = nullptr;  // where the child writes its own pid in decimal
   // what the child leaves behind
   volatile Stage stage = Stage::kNone;

@@ -341,6 +341,9 @@ class Master
     when "set_workers"
       @state[:config][:number] = request["args"][0].to_i
       client.say("", id, true)
+    when "reload"
+      client.say("Reloading, as commanded", id, true)
+      reload
     when "upgrade", "upgrade_fleet"
       upgrade(client, id, request["command"] == "upgrade")
     else
