@@ -6,7 +6,7 @@ add_library(einhorn_flags INTERFACE)
 target_include_directories(einhorn_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_compile_options(einhorn_flags INTERFACE
   -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast
-  -Wnon-virtual-dtor -Woverloaded-virtual -Wnull-dereference -Wimplicit-fallthrough
+  -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
   -Werror=switch -Wno-missing-field-initializers
   -fno-omit-frame-pointer -fstack-protector-strong
   -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -22,9 +23,18 @@ void Guard::on_hand_off_message(Child& from, std::string_view text, const int* f
   int number = 0;
   if (&from == &master_ && to_int(value_of(text, "X_EINHORN_SUCCESSOR"), &number) &&
       fd_count == 1 && successor_.pid < 0) {
-    fcntl(fds[0], F_SETFL, O_NONBLOCK);
-    successor_ = Child{number, fds[0], false, false, now_ns()};
-    *kept = 1;
+    siginfo_t info{};
+    if (waitid(P_PID, static_cast<id_t>(number), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+      // It died before we knew what it was, and was reaped as anybody: its pid is not its own now.
+      tell_master("X_EINHORN_THAW=1");
+    } else {
+      fcntl(fds[0], F_SETFL, O_NONBLOCK);
+      successor_ = Child{number, fds[0], false, false, now_ns()};
+      *kept = 1;
+      if (info.si_pid == number) {
+        report_and_reap(number);
+      }
+    }
   }
   if (&from == &successor_ && value_of(text, "X_EINHORN_HELLO") == "1" && !frozen_) {
     // From here on nothing is said to the master but how this ends.

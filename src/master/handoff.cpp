@@ -199,7 +199,10 @@ bool Master::on_handoff_child(Pid pid, os::Ended how) {
     }
     return true;
   }
-  return true;  // a successor's end is told by THAW
+  if (handoff_.stage == Handoff::Stage::kBooting) {
+    unfreeze();  // dead before the guard knew what it was; usually THAW tells of a successor's end
+  }
+  return true;
 }
 
 void Master::on_handoff_deadline() {
@@ -285,6 +288,10 @@ void Master::unfreeze() {
     if (connection.fd >= 0 && !connection.kept) {
       guard_.forget("conn:" + std::to_string(id));
     }
+  }
+  // The new one may have given the guard a snapshot of its own already: from here on ours counts again.
+  if (Status written = journal_->rewrite(snapshot()); !written) {
+    log_->error("snapshot_failed", "Can't write the snapshot: " + written.error().message());
   }
   fail_handoff("the new master ended before it was ready");
 }

@@ -73,9 +73,12 @@ bool Pool::may_spawn(const Bucket& starting, Instant now) {
   if (starting.size() >= config_.max_unacked) {
     return false;
   }
-  if (ledger_.upgrade && config_.max_upgrade_additional &&
-      alive_ >= std::size_t{config_.number} + std::max(1U, *config_.max_upgrade_additional)) {
-    return false;
+  if (ledger_.upgrade && config_.max_upgrade_additional) {
+    // The canaries have to fit in: until they have proved their version nobody makes room.
+    const std::uint32_t least = ledger_.upgrade->proved ? 1 : canaries();
+    if (alive_ >= std::size_t{config_.number} + std::max(least, *config_.max_upgrade_additional)) {
+      return false;
+    }
   }
   const Duration interval = spinup_interval(now);
   if (interval > Duration::zero() && ledger_.last_spinup && now < *ledger_.last_spinup + interval) {

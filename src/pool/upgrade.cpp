@@ -194,6 +194,12 @@ void Pool::cull(Instant now) {
       stop_workers(oldest(old_ready_, excess), config_.stop_signal, now);
     }
   }
+  if (ledger_.upgrade && !ledger_.upgrade->proved && old_ready_.size() > number) {
+    // The number was made smaller: the old version is kept at its full number, not above it.
+    const std::size_t excess = old_ready_.size() - number;
+    note(note::CullingExcess{static_cast<std::uint32_t>(excess)});
+    stop_workers(oldest(old_ready_, excess), config_.stop_signal, now);
+  }
   const std::size_t modern = modern_starting_.size() + modern_ready_.size();
   if (modern > number) {
     const std::size_t excess = modern - number;

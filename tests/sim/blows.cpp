@@ -167,7 +167,9 @@ void Simulation::settle() {
                     (ledger.upgrade ? ledger.upgrade->proved ? "upgrading" : "trying an upgrade"
                                     : "not upgrading") +
                     (pool.next_deadline() ? ", waiting" : "") +
-                    (guard_.handing_off() ? ", handing off" : ""));
+                    (guard_.handing_off() ? ", handing off" : "") + ", " +
+                    std::to_string(master->kernel().open_of(FileKind::kStream)) + " clients, " +
+                    std::to_string(command_->waiting.size()) + " not accepted");
   const std::string waiting = clients_.unanswered();
   world_.expect(waiting.empty(), "answered-once", waiting);
 }

@@ -272,7 +272,7 @@ void Clients::on_line(Client& client, const std::string& line) {
 void Clients::on_end(Client& client) {
   if (client.polite && !satisfied(client)) {
     for (const auto& [id, request] : client.requests) {
-      world_.expect(request.final_answer, "answered-once",
+      world_.expect(request.final_answer || request.orphaned, "answered-once",
                     "the connection of client " + std::to_string(client.number) +
                         " was closed without an answer to request " + std::to_string(id) + " (" +
                         request.what + ")");

@@ -131,9 +131,12 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
   world_.expect(pool.config().number == before.config.number, "handoff",
                 "the new master wants another number of workers");
   for (const ProcessPtr& process : living) {
+    if (!process->known) {
+      continue;
+    }
     const auto record = before.workers.find(process->worker.epoch);
     if (record == before.workers.end()) {
-      world_.expect(!process->known || process->born_at >= master.process()->born_at, "handoff",
+      world_.expect(process->born_at >= master.process()->born_at, "handoff",
                     text(process->worker) + " was not written down");
       continue;
     }

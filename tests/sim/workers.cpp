@@ -29,6 +29,9 @@ Result<std::string> Workers::deploy() {
 }
 
 Behaviour Workers::choose(const std::string& directory) {
+  if (!world_.faults) {
+    return Behaviour::kHealthy;
+  }
   std::size_t release = 0;
   if (directory.starts_with(kReleases)) {
     std::from_chars(directory.data() + kReleases.size(), directory.data() + directory.size(),
@@ -38,7 +41,7 @@ Behaviour Workers::choose(const std::string& directory) {
     return world_.random.pick<Behaviour>({Behaviour::kCrashAtStart, Behaviour::kNeverAck,
                                           Behaviour::kCrashAfterAck, Behaviour::kCrashLater});
   }
-  return world_.faults ? world_.random.pick(world_.plan.behaviours) : Behaviour::kHealthy;
+  return world_.random.pick(world_.plan.behaviours);
 }
 
 Workers::Model* Workers::find(const ProcessPtr& worker) {

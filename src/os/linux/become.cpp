@@ -84,6 +84,27 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return pointers;
 }
 
+// Everything is blocked up to the exec, and a pending signal would end us as soon as nothing is. A
+// wish for an upgrade is dropped, since one is being made; being told to stop is not.
+bool told_to_stop() {
+  sigset_t harmless;
+  sigemptyset(&harmless);
+  for (const int number : {SIGHUP, SIGALRM, SIGUSR1, SIGTTIN, SIGTTOU}) {
+    sigaddset(&harmless, number);
+  }
+  const timespec at_once{};
+  while (sigtimedwait(&harmless, nullptr, &at_once) > 0) {
+  }
+  sigset_t pending;
+  sigpending(&pending);
+  for (const int number : {SIGINT, SIGTERM, SIGQUIT, SIGUSR2}) {
+    if (sigismember(&pending, number) == 1) {
+      return true;
+    }
+  }
+  return false;
+}
+
 void default_signals() {
   for (const int number : {SIGPIPE, SIGCHLD}) {
     signal(number, SIG_DFL);
@@ -111,11 +132,15 @@ Error become(const Becoming& becoming, pid_t master, int control, MasterIs& left
   std::vector<std::string> environment = becoming.environment;
   std::vector<char*> argv = pointers(arguments);
   std::vector<char*> envp = pointers(environment);
+  const Error stopping = make_error("exec " + arguments[0], "a signal says to stop");
+  if (told_to_stop()) {
+    return stopping;
+  }
   end_master(master, control);
   left = MasterIs::kGone;
   Status placed = place_descriptors(becoming);
-  Error failed = placed ? Error{} : placed.error();
-  if (placed) {
+  Error failed = placed ? stopping : placed.error();
+  if (placed && !told_to_stop()) {
     unlink(becoming.remove.c_str());
     prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
     default_signals();
