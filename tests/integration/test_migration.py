@@ -4,12 +4,10 @@ lost.
 ruby/master.rb stands for Ruby's Einhorn. EINHORN_RUBY_COMMAND, for instance `ruby
 -I/usr/src/einhorn/lib /usr/src/einhorn/bin/einhorn`, puts a real one in its place."""
 
-import json
 import os
 import re
 import shlex
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -126,7 +124,10 @@ def check_whole(pool, number, version):
 SHAPES = {
     "manual ACK": (["-n", "3", "-m", "manual"], "http_worker --ack=path"),
     "timer ACK": (["-n", "3", "-m", "0.2"], "http_worker"),
-    "several sockets": (["-n", "2", "-m", "manual", "-b", "127.0.0.1:0,r"], "http_worker --ack=path"),
+    "several sockets": (
+        ["-n", "2", "-m", "manual", "-b", "127.0.0.1:0,r"],
+        "http_worker --ack=path",
+    ),
     "eight workers": (["-n", "8", "-m", "manual"], "http_worker --ack=path"),
     "named": (["-c", "shop", "-n", "2", "-m", "manual"], "http_worker --ack=path"),
     "own paths": (
@@ -376,7 +377,8 @@ if at and not stat.S_ISSOCK(os.fstat(int(words[at])).st_mode):  # what Ruby hand
     os.set_blocking(int(words[at]), True)
     with open(int(words[at])) as file:
         names = {"state": file.read(), "os": os, "re": re, "signal": signal}
-    names["pids"] = [int(p) for p in re.findall(r"^    (\d+):\n      :type: :worker", names["state"], re.M)]
+    workers = re.findall(r"^    (\d+):\n      :type: :worker", names["state"], re.M)
+    names["pids"] = [int(pid) for pid in workers]
     with open(source) as file:
         exec(file.read(), names)
     new = os.memfd_create("state", 0)
@@ -406,7 +408,8 @@ def test_unknown_and_missing_keys(start_between):
 state = state.replace("  :preloaded: false\n", "  :wings: 2\n")
 state = re.sub(r"^  :bound_ports:\n  - \d+\n", "", state, flags=re.M)
 state = re.sub(r"^      :index: \d+\n", "", state, flags=re.M)
-state = state.replace(":persistent_descriptors:\n", ":persistent_descriptors:\n- :class: Einhorn::Event::Horn\n", 1)
+last = ":persistent_descriptors:\n"
+state = state.replace(last, last + "- :class: Einhorn::Event::Horn\n", 1)
 """
     )
     port = ports(pool)

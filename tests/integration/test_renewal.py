@@ -9,7 +9,13 @@ import signal
 
 import pytest
 from harness import Pool, http_get, is_alive, program, wait_until
-from harness.processes import descendants, environment_of, open_descriptors, read_stat
+from harness.processes import (
+    descendants,
+    environment_of,
+    kill_exactly,
+    open_descriptors,
+    read_stat,
+)
 from harness.wire import decode
 
 
@@ -153,11 +159,11 @@ def test_the_master_is_killed_while_all_is_renewed(start, seed):
         mark = pool.log_size()
         pool.send(signal.SIGHUP)
         moment = chance.choice(
-            [r"Reloading einhorn master", r"A new master goes on", r"guard is replaced", r"Launched"]
+            ["Reloading einhorn master", "A new master goes on", "guard is replaced", "Launched"]
         )
         pool.wait_log(moment, since=mark)
-        for pid in masters_unasked(pool):
-            os.kill(pid, signal.SIGKILL)
+        for stat in masters_unasked(pool):
+            kill_exactly(stat)
         pool.wait_ready(3, deadline=30)
         state = check_whole(pool, 3)
         if state["version"] < version:  # it died before it had written down that it was asked to
@@ -173,7 +179,7 @@ def test_the_master_is_killed_while_all_is_renewed(start, seed):
 def masters_unasked(pool):
     """Like `masters`, while perhaps none answers."""
     return [
-        s.pid
+        s
         for s in children(pool.process.pid)
         if s.name.startswith("einhorn") and "EINHORN_MASTER_PID" not in environment_of(s.pid)
     ]
