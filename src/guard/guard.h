@@ -97,7 +97,8 @@ class Guard {
   bool store(int fd, std::string_view name);
 
   // Goes on as the guard of a master that runs already: after this program was renewed.
-  void adopt(pid_t master, int control);
+  // `signals`: a bit for each that the master has not confirmed yet.
+  void adopt(pid_t master, int control, std::uint64_t signals);
 
   // Blocks the signals it handles, starts the master and stays until the pool is over.
   // Returns the exit status for main.

@@ -54,7 +54,8 @@ void Guard::on_hand_off_message(Child& from, std::string_view text, const int* f
   }
 }
 
-void Guard::adopt(pid_t master, int control) {
+void Guard::adopt(pid_t master, int control, std::uint64_t signals) {
+  pending_signals_ = signals;
   fcntl(control, F_SETFD, FD_CLOEXEC);
   master_ = Child{master, control, true, true, now_ns()};
   was_ready_ = true;
@@ -84,6 +85,8 @@ void Guard::renew(int program, int how) {
   bool written =
       put(std::snprintf(line.data(), line.size(), "einhorn-guard 1\nhow %d\nmaster %d %d\n", how,
                         master_.pid, master_.control));
+  const auto signals = static_cast<unsigned long long>(pending_signals_ | told_signals_);
+  written = written && put(std::snprintf(line.data(), line.size(), "signals %llu\n", signals));
   for (std::size_t i = 0; i < stored_count_; ++i) {
     written = written && put(std::snprintf(line.data(), line.size(), "fd %d %s\n", stored_[i].fd,
                                            stored_[i].name.data()));

@@ -46,6 +46,13 @@ void Master::drain_events() {
     events_.pop_front();
     const std::vector<pool::Action> actions = pool_->step(event, now_);
     const std::size_t outcomes_from = events_.size();
+    if (const auto* acked = std::get_if<pool::event::Acked>(&event)) {
+      // Nobody says it twice: written down before anything is done about it.
+      const pool::Worker* worker = pool_->find(acked->worker);
+      if (worker != nullptr && !worker->stopping()) {
+        note_worker(acked->worker);
+      }
+    }
     for (const pool::Action& action : actions) {
       carry_out(action);
     }

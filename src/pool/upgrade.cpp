@@ -196,9 +196,18 @@ void Pool::cull(Instant now) {
   }
   if (ledger_.upgrade && !ledger_.upgrade->proved && old_ready_.size() > number) {
     // The number was made smaller: the old version is kept at its full number, not above it.
+    // Or a version in between came up late: that one goes first.
     const std::size_t excess = old_ready_.size() - number;
+    std::vector<WorkerId> chosen;
+    for (const bool proved : {false, true}) {
+      for (const WorkerId id : old_ready_) {
+        if (chosen.size() < excess && (find(id)->version == ledger_.upgrade->from) == proved) {
+          chosen.push_back(id);
+        }
+      }
+    }
     note(note::CullingExcess{static_cast<std::uint32_t>(excess)});
-    stop_workers(oldest(old_ready_, excess), config_.stop_signal, now);
+    stop_workers(std::move(chosen), config_.stop_signal, now);
   }
   const std::size_t modern = modern_starting_.size() + modern_ready_.size();
   if (modern > number) {

@@ -121,7 +121,7 @@ int run_guard(master::Boot boot, const Renewal* renewal, Title& title) {
     guard->store(fd.release(), name);
   }
   if (renewal != nullptr) {
-    guard->adopt(renewal->master, renewal->control);
+    guard->adopt(renewal->master, renewal->control, renewal->signals);
   }
   title.set("einhorn: " + shown_name(settings));
   return guard->run();
@@ -136,6 +136,8 @@ Result<master::Boot> read_renewal(std::string_view text, Renewal& renewal) {
       renewal.control = number(words[2]);
     } else if (words[0] == "how" && words.size() == 2) {
       renewal.how = number(words[1]);
+    } else if (words[0] == "signals" && words.size() == 2) {
+      std::from_chars(words[1].data(), words[1].data() + words[1].size(), renewal.signals);
     } else if (words[0] == "fd" && words.size() == 3) {
       const int fd = number(words[1]);
       if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {

@@ -13,6 +13,7 @@ struct Renewal {
   int how = 1;  // 1: go on as the guard; 2: leave the pool to --reexec-as
   pid_t master = -1;
   int control = -1;
+  std::uint64_t signals = 0;
 };
 
 // Runs the guard of that pool; returns the exit status for main. `renewal` if a master runs

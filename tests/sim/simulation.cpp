@@ -67,6 +67,7 @@ void Simulation::set_up() {
         master->on_ended();
       }
     }
+    workers_.forget(child);
     guard_.on_child_ended(child);
   };
   world_.on_signal = [this](const ProcessPtr& to, int signal) {

@@ -255,6 +255,12 @@ void Workers::on_signal(const ProcessPtr& worker, int signal) {
   }
 }
 
+void Workers::forget(const ProcessPtr& dead) {
+  if (find(dead) != nullptr) {
+    models_.erase(dead->pid);
+  }
+}
+
 void Workers::calm() {
   for (auto& [pid, model] : models_) {
     if (model.stopping && !model.process->dead) {

@@ -35,8 +35,8 @@ class Workers {
   // Null: the backlog is full.
   std::shared_ptr<Stream> connect(Pid pid, std::size_t capacity);
   void clear();  // at the end of everything
-  // Sockets of their own that died with them.
-  void forget(const ProcessPtr& dead) { models_.erase(dead->pid); }
+  // It is dead, and with it the sockets that were its own.
+  void forget(const ProcessPtr& dead);
 
  private:
   struct Model {
