@@ -251,6 +251,10 @@ void Master::forget_programs() {
 void Master::persist() {
   const pool::Pool::Changes changes = pool_->take_changes();
   std::string entries;
+  // First, so that an epoch is not used again when only the beginning of this gets written.
+  if (changes.ledger) {
+    entries += wire::encode_entry(pool_->ledger());
+  }
   if (changes.config) {
     entries += wire::encode_entry(pool_->config());
   }
@@ -262,9 +266,6 @@ void Master::persist() {
     entries += wire::encode_entry(wire::WorkerRecord{*pool_->find(changed),
                                                      process != nullptr ? process->pid : 0,
                                                      process != nullptr && process->orphan});
-  }
-  if (changes.ledger) {
-    entries += wire::encode_entry(pool_->ledger());
   }
   if (std::exchange(settings_dirty_, false)) {
     entries += wire::encode_entry(settings_);

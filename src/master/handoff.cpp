@@ -289,7 +289,8 @@ void Master::unfreeze() {
       guard_.forget("conn:" + std::to_string(id));
     }
   }
-  // The new one may have given the guard a snapshot of its own already: from here on ours counts again.
+  // The new one may have given the guard a snapshot of its own already: from here on ours counts
+  // again.
   if (Status written = journal_->rewrite(snapshot()); !written) {
     log_->error("snapshot_failed", "Can't write the snapshot: " + written.error().message());
   }

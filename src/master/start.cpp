@@ -173,8 +173,8 @@ Status Master::place_descriptors() {
   }
   for (const auto& [index, fd] : descriptors_.listeners) {
     if (!listeners_.contains(index)) {
-      return make_error("start of the master", "the record of listening socket " +
-                                                   std::to_string(index) + " is lost");
+      return make_error("start of the master",
+                        "the record of listening socket " + std::to_string(index) + " is lost");
     }
   }
   int target = settings_.first_descriptor;

@@ -41,12 +41,17 @@ Pool::Pool(Config config, Ledger ledger, std::vector<Worker> workers)
     slots = std::max(slots, worker.id.slot.value + 1);
   }
   slots_.resize(slots);
+  std::vector<Epoch> latest(slots);
+  for (const Worker& worker : workers) {
+    Epoch& epoch = latest[worker.id.slot.value];
+    epoch = std::max(epoch, worker.id.epoch);
+  }
   for (Worker& worker : workers) {
-    if (slots_[worker.id.slot.value]) {
-      continue;  // two records for one slot: the first one stands
-    }
     ledger_.next_epoch = std::max(ledger_.next_epoch, worker.id.epoch.value + 1);
     ledger_.newest = std::max(ledger_.newest, worker.version);
+    if (worker.id.epoch != latest[worker.id.slot.value]) {
+      continue;  // gone when its slot was given away; the master died before that was written down
+    }
     Entry& inserted = insert(std::move(worker));
     schedule(inserted);
     touch(inserted);

@@ -73,7 +73,8 @@ void Pool::on(const event::RollBack& /*event*/, Instant now) {
   UpgradeProgress progress;
   progress.from = ledger_.version;
   progress.to = *ledger_.previous;
-  progress.rollback = true;  // what served until now serves on if that one does not come up any more
+  progress.rollback =
+      true;  // what served until now serves on if that one does not come up any more
   progress.going_back = true;
   progress.proved = true;
   note(note::RollBackStarted{progress.from, progress.to});

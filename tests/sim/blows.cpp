@@ -161,9 +161,8 @@ void Simulation::settle() {
   world_.expect(Invariants::stable(pool) && !guard_.handing_off(), "settles",
                 std::to_string(pool.modern_ready()) + " of " +
                     std::to_string(pool.config().number) + " workers are ready, " +
-                    std::to_string(pool.starting()) + " starting, " +
-                    std::to_string(pool.alive()) + " alive, " +
-                    std::to_string(ledger.deaths_before_ack) + " deaths, " +
+                    std::to_string(pool.starting()) + " starting, " + std::to_string(pool.alive()) +
+                    " alive, " + std::to_string(ledger.deaths_before_ack) + " deaths, " +
                     (ledger.upgrade ? ledger.upgrade->proved ? "upgrading" : "trying an upgrade"
                                     : "not upgrading") +
                     (pool.next_deadline() ? ", waiting" : "") +

@@ -161,8 +161,9 @@ class Memory final : public File {
   void write(std::uint64_t offset, std::string_view bytes);
 
   static constexpr std::size_t kPage = 4096;
-  os::SpawnNote note;  // the beginning of the first page
-  std::string rest;    // what is behind that page
+  os::SpawnNote note;               // the beginning of the first page
+  std::string rest;                 // what is behind that page
+  std::uint64_t written_after = 0;  // how many writes had failed when it was written as a whole
 };
 
 class LogFile final : public File {

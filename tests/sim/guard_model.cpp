@@ -45,6 +45,10 @@ std::optional<int> number_of(std::string_view text, std::string_view key) {
 }  // namespace
 
 void GuardModel::store(FilePtr file, const std::string& name) {
+  if (const auto memory = std::dynamic_pointer_cast<Memory>(file);
+      memory != nullptr && memory->written_after == world_.snapshots_lost) {
+    world_.snapshot_lossy = false;  // what could not be written down is in this one
+  }
   for (auto& [known, kept] : stored_) {
     if (known == name) {
       kept = std::move(file);

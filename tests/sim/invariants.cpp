@@ -236,9 +236,9 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
     world_.expect(guard_.stored("listen:" + std::to_string(i)) != nullptr, "ownership",
                   "the guard has lost a listening socket");
   }
-  world_.expect(guard_.stored_count() <=
-                    20 + static_cast<std::size_t>(world_.census.of(FileKind::kStream)),
-                "bounded", "the guard keeps more and more");
+  world_.expect(
+      guard_.stored_count() <= 20 + static_cast<std::size_t>(world_.census.of(FileKind::kStream)),
+      "bounded", "the guard keeps more and more");
   const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
   world_.expect(memory->rest.size() < 2'000'000, "bounded", "the snapshot grows without end");
 }

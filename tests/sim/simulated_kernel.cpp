@@ -282,6 +282,7 @@ Result<int> SimulatedKernel::create_memory(const char* name) {
   }
   step();
   if (world_.snapshot_full && world_.random.chance(500)) {
+    world_.lose_snapshot();
     return Error{ENFILE, std::string("memfd_create ") + name, ""};
   }
   const int fd = adopt(std::make_shared<Memory>(world_.census));
@@ -302,12 +303,12 @@ Status SimulatedKernel::write_at(int fd, std::uint64_t offset, std::string_view 
     if (!bytes.empty() && world_.random.chance(500)) {
       memory->write(offset, bytes.substr(0, world_.random.below(bytes.size())));
     }
-    world_.snapshot_lossy = true;
+    world_.lose_snapshot();
     return Error{ENOSPC, "write to memory file", ""};
   }
   memory->write(offset, bytes);
   if (offset == Memory::kPage) {
-    world_.snapshot_lossy = false;  // a whole snapshot
+    memory->written_after = world_.snapshots_lost;  // a whole snapshot
   }
   step();
   return Ok{};

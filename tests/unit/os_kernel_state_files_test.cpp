@@ -219,33 +219,5 @@ TEST_F(StateFiles, InheritedDescriptorsAreThoseWithoutCloexec) {
 
 TEST_F(StateFiles, ThereIsAtLeastOneCpu) { EXPECT_GE(cpu_count(), 1u); }
 
-// Names and values for temporary_directory(), which takes a plain function.
-struct FakeEnvironment {
-  static inline std::string tmpdir;
-  static inline std::string tmp;
-  static inline std::string temp;
-  static const char* lookup(const char* name) {
-    const std::string_view wanted = name;
-    const std::string& value = wanted == "TMPDIR" ? tmpdir : wanted == "TMP" ? tmp : temp;
-    return value.empty() ? nullptr : value.c_str();
-  }
-};
-
-TEST_F(StateFiles, TheTemporaryFolderIsTheFirstThatIsGood) {
-  std::filesystem::create_directory(path("a"));
-  std::filesystem::create_directory(path("b"));
-  make("file", "");
-  FakeEnvironment::tmpdir = FakeEnvironment::tmp = FakeEnvironment::temp = "";
-  EXPECT_EQ(temporary_directory(&FakeEnvironment::lookup), "/tmp");
-  FakeEnvironment::temp = path("b");
-  EXPECT_EQ(temporary_directory(&FakeEnvironment::lookup), path("b"));
-  FakeEnvironment::tmp = path("a");
-  EXPECT_EQ(temporary_directory(&FakeEnvironment::lookup), path("a"));
-  FakeEnvironment::tmpdir = path("nowhere");
-  EXPECT_EQ(temporary_directory(&FakeEnvironment::lookup), path("a"));
-  FakeEnvironment::tmpdir = path("file");
-  EXPECT_EQ(temporary_directory(&FakeEnvironment::lookup), path("a"));
-}
-
 }  // namespace
 }  // namespace einhorn::os

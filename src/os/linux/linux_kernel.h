@@ -56,13 +56,13 @@ class LinuxKernel final : public Kernel {
   explicit LinuxKernel(UniqueFd epoll) : epoll_(std::move(epoll)) {}
 
   UniqueFd epoll_;
-  // The limit on open descriptors that this process was started with. Ours is raised as far as it goes
-  // (each worker takes one); what we spawn gets the old one back.
+  // The limit on open descriptors that this process was started with. Ours is raised as far as it
+  // goes (each worker takes one); what we spawn gets the old one back.
   std::uint64_t soft_descriptors_ = 0;
   std::uint64_t hard_descriptors_ = 0;
   void* spawn_stack_ = nullptr;  // mapped at the first spawn; one spawn at a time uses it
-  // The signals that are ignored or handled here, a bit each, and not in what is spawned. Looked up at
-  // the first spawn: whoever has a kernel has set its signals up before.
+  // The signals that are ignored or handled here, a bit each, and not in what is spawned. Looked up
+  // at the first spawn: whoever has a kernel has set its signals up before.
   std::uint64_t changed_signals_ = 0;
 };
 
