@@ -376,4 +376,23 @@ Result<Boot> boot_from_ruby(std::string_view state, std::vector<std::string> env
   return Migration(std::move(*read), std::move(environment), script).run();
 }
 
+Status check_ruby_state(std::string_view state) {
+  Result<wire::Value> document = wire::parse_yaml(state, wire::ruby_state_limits());
+  if (!document) {
+    return make_error("state of the Ruby master", document.error().message());
+  }
+  Result<wire::RubyHandoffRead> read = wire::decode_ruby_handoff(*document);
+  if (!read) {
+    return make_error("state of the Ruby master", read.error().message());
+  }
+  if (read->handoff.servers.empty()) {
+    return make_error("state of the Ruby master", "there is no command socket in it");
+  }
+  const wire::RubyState& ruby = read->handoff.state;
+  if (ruby.cmd.value_or(ruby.orig_cmd.value_or(std::vector<std::string>{})).empty()) {
+    return make_error("state of the Ruby master", "there is no command in it");
+  }
+  return Ok{};
+}
+
 }  // namespace einhorn::master

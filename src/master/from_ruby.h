@@ -18,4 +18,7 @@ namespace einhorn::master {
                                           std::vector<std::string> environment,
                                           const std::string& script);
 
+// Whether that could be taken over, without touching anything: for --upgrade-check.
+[[nodiscard]] Status check_ruby_state(std::string_view state);
+
 }  // namespace einhorn::master

@@ -17,6 +17,7 @@
 #include "master/master.h"
 #include "master/options.h"
 #include "os/linux/linux_kernel.h"
+#include "os/parent_state.h"
 #include "os/state_files.h"
 #include "programs/guard_process.h"
 #include "programs/title.h"
@@ -99,6 +100,17 @@ int run_with_state(int fd, std::vector<std::string> environment, const std::stri
   return boot ? einhorn::run_guard(std::move(*boot), nullptr, title) : complain(boot.error());
 }
 
+// A Ruby master that asks has its state ready: one that could not be taken over is refused while
+// nothing has happened yet.
+int check_upgrade() {
+  if (const std::optional<std::string> state = einhorn::os::peek_parent_state()) {
+    if (const einhorn::Status usable = einhorn::master::check_ruby_state(*state); !usable) {
+      return complain(usable.error());
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv, char** envp) {
@@ -130,7 +142,7 @@ int main(int argc, char** argv, char** envp) {
       std::puts(EINHORN_VERSION);
       return 0;
     case Options::Mode::kUpgradeCheck:
-      return 0;
+      return check_upgrade();
     case Options::Mode::kMaster:
       return run_with_state(options->state_fd, std::move(environment), arguments.at(0), title);
     case Options::Mode::kRun:

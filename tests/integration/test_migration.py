@@ -488,6 +488,18 @@ def test_a_state_that_can_not_be_used(start_between, code, said):
     assert http_get(where)["pid"] in workers
 
 
+@pytest.mark.skipif(ruby_command()[-1] != str(STAND_IN), reason="only the stand-in can be made to")
+def test_a_state_that_can_not_be_taken_over_is_refused_by_the_check(make_ruby):
+    """Before anything has happened: the Ruby master goes on."""
+    pool = start_ruby(make_ruby, env={"STAND_IN_HIDES_ITS_SOCKET": "1"})
+    workers = set(ruby_children(pool))
+    pool.send(signal.SIGHUP)
+    pool.wait_log(r"^einhorn: state of the Ruby master: there is no command socket in it")
+    pool.wait_log(r"Can not initiate einhorn master reload safely, aborting")
+    assert not is_ours(pool) and set(ruby_children(pool)) == workers
+    assert http_get(address(pool))["pid"] in workers
+
+
 def test_a_client_that_is_gone(start_between):
     pool = start_between(r"os.close(int(re.search(r':socket: (\d+)', state)[1]))")
     with pool.client(timeout=20) as client:

@@ -66,6 +66,11 @@ class World {
   // To a process, or to everybody in its group.
   void deliver(const ProcessPtr& to, int signal, bool group);
 
+  void lose_snapshot() {
+    snapshot_lossy = true;
+    ++snapshots_lost;
+  }
+
   // What is told about the end of the guard's children, and about signals to a process.
   std::function<void(const ProcessPtr&)> on_child_ended;
   std::function<void(const ProcessPtr&, int)> on_signal;
@@ -77,8 +82,9 @@ class World {
   WallOffset wall{1'790'000'000'000'000'000};
   bool faults = true;  // false: nothing bad happens any more
   bool snapshot_full = false;
-  bool snapshot_lossy =
-      false;  // something could not be written down, and nothing has made up for it
+  // Something could not be written down, and no snapshot that the guard has makes up for it.
+  bool snapshot_lossy = false;
+  std::uint64_t snapshots_lost = 0;  // writes that failed
   bool no_descriptors = false;
   bool no_processes = false;
   bool over = false;  // the guard has left
