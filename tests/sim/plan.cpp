@@ -73,7 +73,7 @@ Plan make_plan(Random& random) {
   plan.log_full = random.chance(200) ? 50 : 0;
   plan.torn_writes = random.chance(500);
   plan.bad_checks = random.chance(300);
-  plan.packets = static_cast<std::size_t>(random.chance(250) ? random.between(6, 12) : 1000);
+  plan.packets = static_cast<std::size_t>(random.chance(250) ? random.between(60, 120) : 1000);
   plan.last_pid = static_cast<Pid>(random.chance(300) ? 1500 : 32768);
   return plan;
 }
