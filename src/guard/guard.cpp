@@ -275,11 +275,15 @@ bool Guard::report_and_reap(pid_t pid) {
 
 // False: it has to stay a zombie for now, because nobody could be told.
 bool Guard::handle_dead(pid_t pid, int code, int status) {
-  if (pid == master_.pid) {
-    on_control_ready(master_);  // what it said before it died still counts
-    if (pid != master_.pid) {
-      return !over_;  // it was READY, which sweeps: its death has been seen to already
+  if (pid == master_.pid || pid == successor_.pid) {
+    // What it said before it died still counts. READY makes a successor the master; and it sweeps,
+    // so this death may have been seen to already.
+    on_control_ready(pid == master_.pid ? master_ : successor_);
+    if (pid != master_.pid && pid != successor_.pid) {
+      return !over_;
     }
+  }
+  if (pid == master_.pid) {
     siginfo_t info;
     os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); });
     on_master_gone(code, status);
@@ -288,10 +292,7 @@ bool Guard::handle_dead(pid_t pid, int code, int status) {
   if (pid == successor_.pid) {
     siginfo_t info;
     os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); });
-    on_control_ready(successor_);
-    if (pid == successor_.pid) {
-      on_successor_gone();
-    }
+    on_successor_gone();
     return true;
   }
   if (!master_.ready) {

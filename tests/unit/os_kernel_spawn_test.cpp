@@ -180,11 +180,14 @@ TEST_F(Spawning, PutsDescriptorsWhereTheyBelongAndNoOthers) {
 TEST_F(Spawning, WhatItPassesIsTheSameSocket) {
   std::array<int, 2> pair{};
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()), 0);
+  for (int& fd : pair) {  // away from the numbers that the spawned one uses
+    const int raised = fcntl(fd, F_DUPFD_CLOEXEC, 100);
+    ASSERT_GE(raised, 100);
+    ::close(fd);
+    fd = raised;
+  }
   SpawnSpec spec = script("echo hello >&5");
   spec.descriptors = {{pair[0], 5}};
-  if (pair[0] == kReport || pair[0] == 5) {
-    GTEST_SKIP() << "these numbers are taken here";
-  }
   run(spec);
   std::array<char, 16> buffer{};
   EXPECT_EQ(read(pair[1], buffer.data(), buffer.size()), 6);
