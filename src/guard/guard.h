@@ -57,11 +57,12 @@ namespace einhorn::guard {
 
 inline constexpr std::size_t kNameBytes = 48;
 inline constexpr std::size_t kPathBytes = 4096;
+inline constexpr std::size_t kSocketPathBytes = 112;  // more than a socket can be named by
 inline constexpr std::size_t kMaxSocketFiles = 64;
 
 // A file that goes when the guard leaves, if it is still the one that we made.
 struct OwnFile {
-  std::array<char, kPathBytes> path{};
+  std::array<char, kSocketPathBytes> path{};
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
 };
