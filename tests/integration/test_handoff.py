@@ -277,7 +277,9 @@ def test_who_asked_is_told_after_the_masters_death(start, tmp_path):
         ask(client, number="a")
         ask(other, number="b")
         pool.wait_state(lambda s: any(w["version"] >= 1 for w in s["workers"]))
-        options.write_text("--ack=path\n")
+        # At once: a worker that starts now must find the one or the other, not an empty file.
+        (tmp_path / "new").write_text("--ack=path\n")
+        (tmp_path / "new").replace(options)
         pool.kill_master()
         pool.kill_master()
         for asked, number in ((client, "a"), (other, "b")):
