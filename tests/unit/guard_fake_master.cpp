@@ -26,7 +26,7 @@
 // --------------------------------------------------------------------------------
 namespace {
 bool allocation_is_forbidden = false;
-void check_allocation() {
+[[maybe_unused]] void check_allocation() {
   if (allocation_is_forbidden) {
     constexpr char kText[] = "an allocation after the guard began to run\n";
     static_cast<void>(!::write(STDERR_FILENO, kText, sizeof(kText) - 1));
