@@ -274,7 +274,8 @@ CivilTime to_civil(WallTime time) {
   civil.hour = second_of_day / 3600;
   civil.minute = second_of_day / 60 % 60;
   civil.second = second_of_day % 60;
-  civil.nanosecond = static_cast<int>(time.nanoseconds - seconds * kNanosecondsASecond);
+  const std::int64_t rest = time.nanoseconds % kNanosecondsASecond;  // of the sign of the whole
+  civil.nanosecond = static_cast<int>(rest < 0 ? rest + kNanosecondsASecond : rest);
   return civil;
 }
 
