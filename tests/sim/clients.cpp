@@ -326,7 +326,8 @@ std::string Clients::unanswered() const {
 
 void Clients::clear() {
   while (!clients_.empty()) {
-    leave(clients_.begin()->second);
+    const ClientPtr client = clients_.begin()->second;  // leaving takes it out of the map
+    leave(client);
   }
 }
 
