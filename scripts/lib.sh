@@ -13,6 +13,10 @@ cd -- "$ROOT_DIR"
 # shellcheck disable=SC2034
 PYTHON=/usr/bin/python3
 
+# What was compiled in one clone is not compiled again in the next: paths count from the clone's root.
+export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$ROOT_DIR}
+export CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
+
 say() {
   printf '==> %s\n' "$*"
 }
