@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -78,6 +79,7 @@ void Guard::renew(int program, int how) {
         successor_.pid < 0 ? strerrordesc_np(errno) : "a hand-off is under way");
     return;
   }
+  fchmod(state, S_IRUSR | S_IWUSR);
   std::array<char, kNameBytes + 64> line;
   const auto put = [&](int length) {
     return write(state, line.data(), static_cast<std::size_t>(length)) == length;

@@ -16,6 +16,7 @@
 #include "guard/guard.h"
 #include "guard/messages.h"
 #include "os/linux/retry.h"
+#include "os/own_file.h"
 
 namespace einhorn::guard {
 
@@ -23,9 +24,10 @@ void Guard::write_pidfile() {
   if (plan_.pidfile[0] == '\0') {
     return;
   }
-  const int fd = open(plan_.pidfile.data(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  const os::OpenedFile file = os::open_own_file(plan_.pidfile.data(), 0644);
+  const int fd = file.fd;
   if (fd < 0) {
-    say("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
+    say("ERROR: can't write %s: %s", plan_.pidfile.data(), os::reason_of(file));
     return;
   }
   std::array<char, 16> text;
@@ -43,7 +45,7 @@ void Guard::remove_files() {
   if (plan_.pidfile[0] != '\0') {
     // Only our own: somebody may have replaced it.
     std::array<char, 16> text{};
-    const int fd = open(plan_.pidfile.data(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    const int fd = open(plan_.pidfile.data(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     int pid = 0;
     if (fd >= 0) {
       const ssize_t count = read(fd, text.data(), text.size() - 1);
@@ -114,7 +116,7 @@ void Guard::say(const char* format, ...) {
   }
   int fd = STDERR_FILENO;
   if (plan_.log_file[0] != '\0') {
-    fd = open(plan_.log_file.data(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
+    fd = os::open_log_file(plan_.log_file.data()).fd;
   }
   // A reader that does not read must not stop the guard.
   pollfd output{fd, POLLOUT, 0};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <tuple>
 
 #include "base/limits.h"
 #include "master/journal.h"
@@ -113,18 +114,12 @@ class Booting {
     wire::Settings& s = settings();
     s.start_environment = environment_;
     s.original_command = options_.command;
-    if (s.socket_path_given.empty() || s.pidfile_given.empty() || s.lockfile_given.empty()) {
-      if (Result<std::string> directory = os::temporary_directory(lookup); !directory) {
-        return directory.error();
-      }
+    if (Status filled = fill_in_files(s); !filled) {
+      return filled;
     }
-    const auto fill = [&s](std::string& path, const std::string& given, const char* suffix) {
-      path = absolute(given.empty() ? default_path(s.name, suffix) : given);
-    };
-    fill(s.socket_path, s.socket_path_given, "sock");
-    fill(s.pidfile, s.pidfile_given, "pid");
-    fill(s.lockfile, s.lockfile_given, "lock");
-    s.notify_path = s.socket_path + ".notify";
+    for (std::string* path : {&s.socket_path, &s.pidfile, &s.lockfile, &s.notify_path}) {
+      *path = absolute(*path);
+    }
     if (!s.log_file.empty()) {
       s.log_file = absolute(s.log_file);
     }
@@ -417,9 +412,22 @@ class Booting {
 
 }  // namespace
 
-std::string default_path(const std::string& name, const std::string& suffix) {
-  return os::temporary_directory(lookup).value_or("/tmp") + "/einhorn" +
-         (name.empty() ? "" : "-" + name) + "." + suffix;
+Status fill_in_files(wire::Settings& settings) {
+  for (const auto& [path, given, suffix] :
+       {std::tuple(&settings.socket_path, &settings.socket_path_given, ".sock"),
+        std::tuple(&settings.pidfile, &settings.pidfile_given, ".pid"),
+        std::tuple(&settings.lockfile, &settings.lockfile_given, ".lock")}) {
+    *path = *given;
+    if (given->empty()) {
+      Result<std::string> directory = os::temporary_directory(lookup);
+      if (!directory) {
+        return directory.error();
+      }
+      *path = *directory + "/einhorn" + (settings.name.empty() ? "" : "-" + settings.name) + suffix;
+    }
+  }
+  settings.notify_path = settings.socket_path + ".notify";
+  return Ok{};
 }
 
 Result<Boot> boot(Options options, std::vector<std::string> environment,

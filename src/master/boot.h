@@ -26,7 +26,8 @@ struct Boot {
 [[nodiscard]] Result<Boot> boot(Options options, std::vector<std::string> environment,
                                 const std::string& script);
 
-// DIRECTORY/einhorn[-NAME].SUFFIX in the temporary directory; in /tmp if there is none.
-[[nodiscard]] std::string default_path(const std::string& name, const std::string& suffix);
+// The paths of the pool's files, by its name: those that were given as they are, the others as
+// DIRECTORY/einhorn[-NAME].SUFFIX in the temporary directory. Errors: there is none.
+[[nodiscard]] Status fill_in_files(wire::Settings& settings);
 
 }  // namespace einhorn::master

@@ -39,6 +39,15 @@ void understand_old_names(wire::RubyHandoffRead& read) {
   }
 }
 
+// The pool's files, by the names that the Ruby master has for them.
+Status name_files(const wire::RubyState& ruby, wire::Settings& settings) {
+  settings.name = ruby.cmd_name.value_or("");
+  settings.socket_path_given = ruby.socket_path.value_or("");
+  settings.pidfile_given = ruby.pidfile.value_or("");
+  settings.lockfile_given = ruby.lockfile.value_or("");
+  return fill_in_files(settings);
+}
+
 class Migration {
  public:
   Migration(wire::RubyHandoffRead read, std::vector<std::string> environment,
@@ -62,6 +71,9 @@ class Migration {
     log_->info("migrating", "Taking over from a Ruby master with " +
                                 std::to_string(ruby_.children.size()) + " children");
     say_findings();
+    if (Status named = name_files(ruby_, settings()); !named) {
+      return named.error();
+    }
     fill_in_settings();
     fill_in_pool();
     for (const auto step : {&Migration::take_sockets, &Migration::take_command_socket,
@@ -102,17 +114,6 @@ class Migration {
 
   void fill_in_settings() {
     wire::Settings& s = settings();
-    s.name = ruby_.cmd_name.value_or("");
-    s.socket_path_given = ruby_.socket_path.value_or("");
-    s.pidfile_given = ruby_.pidfile.value_or("");
-    s.lockfile_given = ruby_.lockfile.value_or("");
-    const auto fill = [&s](const std::string& given, const char* suffix) {
-      return given.empty() ? default_path(s.name, suffix) : given;
-    };
-    s.socket_path = fill(s.socket_path_given, "sock");
-    s.pidfile = fill(s.pidfile_given, "pid");
-    s.lockfile = fill(s.lockfile_given, "lock");
-    s.notify_path = s.socket_path + ".notify";
     s.verbosity = static_cast<std::int32_t>(std::clamp<std::int64_t>(ruby_.verbosity, 0, 2));
     s.command_socket_as_fd = ruby_.command_socket_as_fd;
     s.kill_children_on_exit = ruby_.kill_children_on_exit;
@@ -284,7 +285,7 @@ class Migration {
     if (Status kept = keep(read_.handoff.servers[0].server, "command", true); !kept) {
       return kept;
     }
-    if (const auto identity = os::file_identity(s.socket_path)) {
+    if (const auto identity = os::socket_identity(s.socket_path)) {
       s.files.push_back({s.socket_path, identity->first, identity->second});
     }
     std::uint64_t id = 1;
@@ -392,7 +393,11 @@ Status check_ruby_state(std::string_view state) {
   if (ruby.cmd.value_or(ruby.orig_cmd.value_or(std::vector<std::string>{})).empty()) {
     return make_error("state of the Ruby master", "there is no command in it");
   }
-  return Ok{};
+  wire::Settings settings;
+  if (Status named = name_files(ruby, settings); !named) {
+    return named;
+  }
+  return os::check_socket_path(settings.notify_path);
 }
 
 }  // namespace einhorn::master

@@ -123,8 +123,10 @@ std::string Log::format(const LogLine& line) const {
     if (out.size() >= kMaxLine - 1) {
       break;
     }
-    // One event, one line: what a program or a peer said can't forge another.
-    out.push_back(letter == '\n' || letter == '\r' ? ' ' : letter);
+    // One event, one line: what a program or a peer said can't forge another, nor tell a terminal
+    // that shows the log what to do.
+    const bool control = (letter >= '\0' && letter < ' ' && letter != '\t') || letter == '\x7f';
+    out.push_back(control ? ' ' : letter);
   }
   out.push_back('\n');
   return out;

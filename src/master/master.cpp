@@ -282,7 +282,7 @@ void Master::on_worker_message() {
     for (const int fd : message.fds) {
       kernel_.close(fd);
     }
-    if (const auto worker = roster_->worker_of(message.sender.pid)) {
+    if (const auto worker = roster_->worker_of(message.sender)) {
       take_worker_message(*worker, message.text);
     } else {
       log_->debug("A notification from process " + std::to_string(message.sender.pid) +
@@ -314,7 +314,7 @@ std::optional<WorkerId> Master::sender(const os::Peer& peer, Pid claimed) {
   if (!named) {
     return std::nullopt;
   }
-  const std::optional<WorkerId> from = roster_->worker_of(peer.pid);
+  const std::optional<WorkerId> from = roster_->worker_of(peer);
   if (from == named) {
     return named;
   }

@@ -69,7 +69,11 @@ std::optional<WorkerId> Roster::find_pid(Pid pid) const {
   return found->second;
 }
 
-std::optional<WorkerId> Roster::worker_of(Pid pid) {
+std::optional<WorkerId> Roster::worker_of(const os::Peer& peer) {
+  if (peer.uid != 0 && peer.uid != kernel_.own_uid() && !kernel_.runs_as(peer.pid, peer.uid)) {
+    return std::nullopt;
+  }
+  Pid pid = peer.pid;
   for (int i = 0; i < kMaxGenerations && pid > 1; ++i) {
     if (const auto worker = find_pid(pid)) {
       return worker;

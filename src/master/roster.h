@@ -38,8 +38,10 @@ class Roster {
   [[nodiscard]] Process* find_slot(std::uint32_t slot);
   // The oldest worker of that pid: its death is always heard of before the pid is used again.
   [[nodiscard]] std::optional<WorkerId> find_pid(Pid pid) const;
-  // The worker that this process is or descends from.
-  [[nodiscard]] std::optional<WorkerId> worker_of(Pid pid);
+  // The worker that this process is or descends from. A peer is known by a pid, which may have gone
+  // to another process since: a user other than root and our own is believed only while that
+  // process is that user's.
+  [[nodiscard]] std::optional<WorkerId> worker_of(const os::Peer& peer);
   [[nodiscard]] Pid pid_of(WorkerId worker) const;
 
   // A process that never became a worker, but whose end will be reported.

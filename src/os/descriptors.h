@@ -22,8 +22,8 @@ namespace einhorn::os {
 // The port that a socket is bound to; none if it has none.
 [[nodiscard]] std::optional<std::uint16_t> bound_port(int socket);
 
-// Device and inode of a file; none if there is no such file.
-[[nodiscard]] std::optional<std::pair<std::uint64_t, std::uint64_t>> file_identity(
+// Device and inode of a socket file of our own; none if there is none.
+[[nodiscard]] std::optional<std::pair<std::uint64_t, std::uint64_t>> socket_identity(
     const std::string& path);
 
 }  // namespace einhorn::os

@@ -140,7 +140,8 @@ class Kernel {
   virtual Result<int> raise(int fd, int least) = 0;
   // One whole line to a log, or nothing: never waits for a reader. At most PIPE_BUF bytes.
   virtual Transfer write_line(int fd, std::string_view line) = 0;
-  virtual Result<int> open_log(const std::string& path) = 0;  // appending, CLOEXEC, made 0640
+  // Appending, CLOEXEC, made 0640. Errors: also what os/own_file.h refuses.
+  virtual Result<int> open_log(const std::string& path) = 0;
 
   // -- memory files: the snapshot
   virtual Result<int> create_memory(const char* name) = 0;
@@ -161,6 +162,8 @@ class Kernel {
   // How a child of our own ended, once it is dead; reaps it. None: not dead, or not our child.
   virtual std::optional<Ended> reap(Pid pid) = 0;
   virtual Pid parent_of(Pid pid) = 0;  // 0: no such process
+  // Whether that user is one of a process's (real, effective, saved). False: no such process.
+  virtual bool runs_as(Pid pid, std::uint32_t uid) = 0;
   // Our own executable, as a descriptor to execute it by; none if `pid` runs the same one (pid 0:
   // in any case). The caller's to close.
   virtual std::optional<int> own_program_unless(Pid pid) = 0;

@@ -25,7 +25,7 @@ struct SocketFile {
 [[nodiscard]] Result<UniqueFd> lock_file(const std::string& path);
 
 // Whether somebody listens at that path: a connected stream socket then, else none.
-// Errors: something that is no socket is there.
+// Errors: something that is no socket is there; it is neither our own user's nor root's.
 [[nodiscard]] Result<UniqueFd> connect_if_alive(const std::string& path);
 
 // A listening stream socket; a dead socket file of ours there is replaced.
@@ -34,6 +34,9 @@ struct SocketFile {
 // A datagram socket that learns its senders' pids; whatever socket file of ours is there is
 // replaced.
 [[nodiscard]] Result<SocketFile> open_notify_socket(const std::string& path, std::uint32_t mode);
+
+// Whether a socket could be made there, as far as can be told without touching anything.
+[[nodiscard]] Status check_socket_path(const std::string& path);
 
 // The pid without a newline, 0644. Errors: the path is a link or a file that is not ours.
 [[nodiscard]] Status write_pid_file(const std::string& path, Pid pid);
@@ -48,6 +51,10 @@ void remove_file(const std::string& path);
 
 // 0, 1 and 2 are open afterwards.
 void open_standard_descriptors();
+
+// Whether this process has more rights than whoever started it: the program's file is set-user-ID
+// or set-group-ID.
+[[nodiscard]] bool is_set_user_id();
 
 // How many CPUs this process may run on; at least 1.
 [[nodiscard]] std::uint32_t cpu_count();

@@ -83,6 +83,12 @@ int run_with_state(int fd, std::vector<std::string> environment, const std::stri
     return complain(Error{errno, "--with-state-fd " + std::to_string(fd),
                           "this option is for Einhorn's own use"});
   }
+  // What is in there says which programs are run, and with which descriptors.
+  if (status.st_uid != geteuid() && status.st_uid != 0) {
+    return complain(einhorn::make_error("--with-state-fd " + std::to_string(fd),
+                                        "it belongs to user " + std::to_string(status.st_uid) +
+                                            "; this option is for Einhorn's own use"));
+  }
   if (S_ISSOCK(status.st_mode)) {
     return run_master(fd, std::move(environment), title);
   }
@@ -118,6 +124,12 @@ int main(int argc, char** argv, char** envp) {
   // and the master is not the process to talk to.
   block_signals();
   einhorn::os::open_standard_descriptors();
+  if (einhorn::os::is_set_user_id()) {
+    return complain(einhorn::make_error(
+        "Einhorn runs programs that whoever starts it names, so it does not run set-user-ID or "
+        "set-group-ID",
+        "chmod ug-s " + std::string(argc > 0 ? argv[0] : "einhorn")));
+  }
   signal(SIGPIPE, SIG_IGN);  // nobody who stops reading our log stops us
   signal(SIGCHLD, SIG_DFL);  // inherited as ignored it would lose how children end
   const std::vector<std::string> arguments(argv, argv + argc);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <clocale>
+#include <cstdio>
 #include <cstdlib>
 
 #include "shell/shell.h"
@@ -24,6 +25,10 @@ bool open_standard_descriptors() {
 
 int main(int argc, char** argv) {
   if (!open_standard_descriptors()) {
+    return 1;
+  }
+  if (::getuid() != ::geteuid() || ::getgid() != ::getegid()) {
+    std::fputs("einhornsh: it does not run set-user-ID or set-group-ID\n", stderr);
     return 1;
   }
   std::setlocale(LC_CTYPE, "");

@@ -500,6 +500,29 @@ def test_a_state_that_can_not_be_taken_over_is_refused_by_the_check(make_ruby):
     assert http_get(address(pool))["pid"] in workers
 
 
+@pytest.mark.parametrize(
+    "make, why",
+    [
+        (lambda path: path.write_text("x"), "Non-socket file present at"),
+        (lambda path: path.symlink_to("nothing"), "Non-socket file present at"),
+    ],
+    ids=["a file", "a link"],
+)
+def test_what_is_in_the_way_of_a_file_of_ours_is_found_by_the_check(make_ruby, make, why):
+    """The notification socket is one that Ruby's Einhorn has not: it has to be possible."""
+    pool = start_ruby(make_ruby)
+    workers = set(ruby_children(pool))
+    path = pool.dir / (pool.socket_path.name + ".notify")
+    make(path)
+    pool.send(signal.SIGHUP)
+    pool.wait_log(rf"^einhorn: {why}.*{re.escape(str(path))}")
+    pool.wait_log(r"Can not initiate einhorn master reload safely, aborting")
+    assert not is_ours(pool) and set(ruby_children(pool)) == workers
+    assert http_get(address(pool))["pid"] in workers
+    path.unlink()
+    assert upgrade(pool)[-1] == "Upgrade done" and is_ours(pool)
+
+
 def test_a_client_that_is_gone(start_between):
     pool = start_between(r"os.close(int(re.search(r':socket: (\d+)', state)[1]))")
     with pool.client(timeout=20) as client:

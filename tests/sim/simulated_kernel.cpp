@@ -407,6 +407,10 @@ Pid SimulatedKernel::parent_of(Pid pid) {
   return process == nullptr ? 0 : process->parent;
 }
 
+bool SimulatedKernel::runs_as(Pid pid, std::uint32_t uid) {
+  return world_.find(pid) != nullptr && uid == own_uid();
+}
+
 std::optional<os::MemoryUse> SimulatedKernel::memory_of(Pid pid) {
   if (world_.find(pid) == nullptr) {
     return std::nullopt;

@@ -107,6 +107,7 @@ class SimulatedKernel final : public os::Kernel {
   bool is_dead(int pidfd) override;
   std::optional<os::Ended> reap(Pid pid) override;
   Pid parent_of(Pid pid) override;
+  bool runs_as(Pid pid, std::uint32_t uid) override;
   Pid own_pid() override { return self_->pid; }
   Pid own_parent() override { return self_->parent; }
   std::uint32_t own_uid() override { return 0; }

@@ -367,6 +367,8 @@ TEST_P(KernelContract, AProcessIsOpenedOnlyIfItIsThatParentsChild) {
   ASSERT_TRUE(mine.has_value());
   EXPECT_FALSE(kernel().open_process(spawned.pid, 1).has_value());
   EXPECT_EQ(kernel().parent_of(spawned.pid), kernel().own_pid());
+  EXPECT_TRUE(kernel().runs_as(spawned.pid, kernel().own_uid()));
+  EXPECT_FALSE(kernel().runs_as(spawned.pid, kernel().own_uid() + 54321));
   ASSERT_TRUE(kernel().memory_of(spawned.pid).has_value());
   EXPECT_TRUE(kernel().signal(*mine, spawned.pid, SIGKILL, false));
   EXPECT_EQ(end_of(spawned).status, SIGKILL);
@@ -412,6 +414,7 @@ TEST_P(KernelContract, NobodyIsSignalledByAPidThatMeansEverybody) {
   EXPECT_FALSE(kernel().signal(-1, 1, SIGTERM, true));
   EXPECT_FALSE(kernel().reap(2'000'000'000).has_value());
   EXPECT_EQ(kernel().parent_of(2'000'000'000), 0);
+  EXPECT_FALSE(kernel().runs_as(2'000'000'000, kernel().own_uid()));
 }
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(KernelContract);

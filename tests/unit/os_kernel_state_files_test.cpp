@@ -100,7 +100,7 @@ TEST_F(StateFiles, APidFileThatIsALinkIsRefusedAndNotFollowed) {
   const Status refused = write_pid_file(path(), 1);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().message(),
-            "open " + path() + ": it is a symbolic link; remove it or name another path");
+            "open " + path() + ": it is a symbolic link; remove it or name another path with -e");
   EXPECT_EQ(content("victim"), "precious");
   std::filesystem::create_symlink(path("nothing"), path("dangling"));
   EXPECT_FALSE(write_pid_file(path("dangling"), 1).has_value());
@@ -115,8 +115,9 @@ TEST_F(StateFiles, APidFileOfSomebodyElseIsRefusedAndNotEmptied) {
   ASSERT_EQ(chown(path().c_str(), 12345, 12345), 0);
   const Status refused = write_pid_file(path(), 1);
   ASSERT_FALSE(refused.has_value());
-  EXPECT_EQ(refused.error().message(),
-            "open " + path() + ": it belongs to user 12345; remove it or name another path");
+  EXPECT_EQ(
+      refused.error().message(),
+      "open " + path() + ": it belongs to user 12345; remove it or name another path with -e");
   EXPECT_EQ(content(), "precious");
 }
 

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -40,6 +41,7 @@ Result<UniqueFd> state_file(const Becoming& becoming) {
   if (!file) {
     return Error{errno, "a file for the state", ""};
   }
+  fchmod(file.get(), S_IRUSR | S_IWUSR);
   std::string_view rest = becoming.state;
   while (!rest.empty()) {
     const ssize_t count = retry([&] { return ::write(file.get(), rest.data(), rest.size()); });

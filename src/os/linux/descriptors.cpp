@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -49,9 +50,10 @@ std::optional<std::uint16_t> bound_port(int socket) {
   }
 }
 
-std::optional<std::pair<std::uint64_t, std::uint64_t>> file_identity(const std::string& path) {
+std::optional<std::pair<std::uint64_t, std::uint64_t>> socket_identity(const std::string& path) {
   struct stat status {};
-  if (lstat(path.c_str(), &status) != 0) {
+  if (lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode) ||
+      status.st_uid != geteuid()) {
     return std::nullopt;
   }
   return std::pair(std::uint64_t{status.st_dev}, std::uint64_t{status.st_ino});

@@ -22,6 +22,7 @@
 
 #include "base/limits.h"
 #include "os/linux/retry.h"
+#include "os/own_file.h"
 
 namespace einhorn::os {
 namespace {
@@ -275,14 +276,11 @@ Transfer LinuxKernel::write_line(int fd, std::string_view line) {
 }
 
 Result<int> LinuxKernel::open_log(const std::string& path) {
-  const int fd = retry([&] {
-    return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-                  0640);
-  });
-  if (fd < 0) {
-    return Error{errno, "open " + path, ""};
+  const OpenedFile file = open_log_file(path.c_str());
+  if (file.fd < 0) {
+    return open_error(path, file, "--log-file");
   }
-  return fd;
+  return file.fd;
 }
 
 Result<int> LinuxKernel::create_memory(const char* name) {
@@ -290,6 +288,7 @@ Result<int> LinuxKernel::create_memory(const char* name) {
   if (fd < 0) {
     return Error{errno, std::string("memfd_create ") + name, ""};
   }
+  fchmod(fd, S_IRUSR | S_IWUSR);  // born open to everybody who comes by its name in procfs
   return fd;
 }
 

@@ -40,6 +40,7 @@ class LinuxKernel final : public Kernel {
   bool is_dead(int pidfd) override;
   std::optional<Ended> reap(Pid pid) override;
   Pid parent_of(Pid pid) override;
+  bool runs_as(Pid pid, std::uint32_t uid) override;
   std::optional<int> own_program_unless(Pid pid) override;
   Pid own_pid() override;
   Pid own_parent() override;

@@ -109,6 +109,29 @@ Pid LinuxKernel::parent_of(Pid pid) {
   return static_cast<Pid>(number_at(std::string_view(stat).substr(end + 2), 1));
 }
 
+bool LinuxKernel::runs_as(Pid pid, std::uint32_t uid) {
+  const std::string status = read_proc(pid, "status");
+  const std::size_t line = status.find("\nUid:");
+  if (line == std::string::npos) {
+    return false;
+  }
+  std::string_view ids = std::string_view(status).substr(line + 5);
+  ids = ids.substr(0, ids.find('\n'));
+  while (!ids.empty()) {
+    ids.remove_prefix(1);  // the tab before each
+    std::uint32_t id = 0;
+    const auto [end, failed] = std::from_chars(ids.data(), ids.data() + ids.size(), id);
+    if (failed != std::errc{}) {
+      return false;
+    }
+    if (id == uid) {
+      return true;
+    }
+    ids.remove_prefix(static_cast<std::size_t>(end - ids.data()));
+  }
+  return false;
+}
+
 std::optional<int> LinuxKernel::own_program_unless(Pid pid) {
   struct stat ours {};
   struct stat theirs {};

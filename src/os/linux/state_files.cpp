@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -20,13 +21,16 @@
 #include <optional>
 
 #include "base/limits.h"
+#include "os/descriptors.h"
 #include "os/linux/retry.h"
+#include "os/own_file.h"
 
 namespace einhorn::os {
 namespace {
 
 constexpr int kCommandBacklog = 1024;
-constexpr int kWriterPatienceMs = 60000;  // with whoever writes what we read to its end
+constexpr timeval kConnectPatience{10, 0};  // with a master that accepts nobody
+constexpr int kWriterPatienceMs = 60000;    // with whoever writes what we read to its end
 
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
@@ -40,45 +44,17 @@ Result<sockaddr_un> address_of(const std::string& path) {
   return address;
 }
 
-// Opens a small file of ours for writing, never through a link.
-Result<UniqueFd> open_own(const std::string& path, mode_t mode) {
-  UniqueFd file(retry([&] {
-    return ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK,
-                  mode);
-  }));
-  if (!file) {
-    if (errno == ELOOP) {
-      return make_error("open " + path, "it is a symbolic link; remove it or name another path");
-    }
-    return Error{errno, "open " + path, ""};
-  }
-  struct stat status {};
-  if (fstat(file.get(), &status) != 0) {
-    return Error{errno, "fstat " + path, ""};
-  }
-  if (!S_ISREG(status.st_mode)) {
-    return make_error("open " + path, "it is no regular file; remove it or name another path");
-  }
-  if (status.st_uid != geteuid() && geteuid() != 0) {
-    return make_error("open " + path, "it belongs to user " + std::to_string(status.st_uid) +
-                                          "; remove it or name another path");
-  }
-  if (status.st_uid != geteuid() || status.st_nlink != 1) {
-    // Root too: in a directory for everybody such a file is somebody's trap.
-    return make_error("open " + path,
-                      status.st_nlink != 1
-                          ? std::string("it has other names (hard links); remove it")
-                          : "it belongs to user " + std::to_string(status.st_uid) +
-                                "; remove it or name another path");
-  }
-  return file;
+Error foreign_socket(const std::string& path, uid_t owner) {
+  return make_error("socket path " + path, "the socket there belongs to user " +
+                                               std::to_string(owner) +
+                                               "; remove it or name another path with -d");
 }
 
-// Removes a socket file that nobody listens at. Errors: it is not a socket, or not ours.
-Status remove_dead_socket(const std::string& path) {
+// Whether there is a socket file, which is then our own. Errors: it is not, or no socket.
+Result<bool> find_own_socket(const std::string& path) {
   struct stat status {};
   if (lstat(path.c_str(), &status) != 0) {
-    return errno == ENOENT ? Status(Ok{}) : Status(Error{errno, "stat " + path, ""});
+    return errno == ENOENT ? Result<bool>(false) : Error{errno, "stat " + path, ""};
   }
   if (!S_ISSOCK(status.st_mode)) {
     return make_error("Non-socket file present at Einhorn command socket path " + path,
@@ -86,11 +62,18 @@ Status remove_dead_socket(const std::string& path) {
                       "to change the command socket location");
   }
   if (status.st_uid != geteuid()) {
-    return make_error("socket path " + path, "the socket there belongs to user " +
-                                                 std::to_string(status.st_uid) +
-                                                 "; remove it or name another path with -d");
+    return foreign_socket(path, status.st_uid);
   }
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+  return true;
+}
+
+// Removes a socket file that nobody listens at. Errors: it is not a socket, or not ours.
+Status remove_dead_socket(const std::string& path) {
+  const Result<bool> found = find_own_socket(path);
+  if (!found) {
+    return found.error();
+  }
+  if (*found && unlink(path.c_str()) != 0 && errno != ENOENT) {
     return Error{errno, "remove " + path, ""};
   }
   return Ok{};
@@ -121,6 +104,10 @@ Result<SocketFile> bind_socket(const std::string& path, int type, std::uint32_t 
   if (!socket.fd) {
     return Error{errno, "socket", ""};
   }
+  if (type == SOCK_DGRAM) {
+    const int on = 1;  // before it can be found: no message without its sender
+    setsockopt(socket.fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+  }
   const mode_t before = umask(0777 & ~mode);  // right from birth: no moment when it is more open
   const int bound =
       ::bind(socket.fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address));
@@ -141,11 +128,12 @@ Result<SocketFile> bind_socket(const std::string& path, int type, std::uint32_t 
 }  // namespace
 
 Result<UniqueFd> lock_file(const std::string& path) {
-  Result<UniqueFd> file = open_own(path, 0600);
-  if (!file) {
-    return file;
+  const OpenedFile opened = open_own_file(path.c_str(), 0600);
+  if (opened.fd < 0) {
+    return open_error(path, opened, "-f");
   }
-  if (flock(file->get(), LOCK_EX | LOCK_NB) != 0) {
+  UniqueFd file(opened.fd);
+  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) {
       return make_error("lock " + path,
                         "File lock already acquired by another Einhorn process. This likely "
@@ -171,14 +159,24 @@ Result<UniqueFd> connect_if_alive(const std::string& path) {
                       "either remove that file and restart Einhorn, or pass a `-d PATH_TO_SOCKET` "
                       "to change the command socket location");
   }
+  // Whoever listens there may answer that we should go on with its pool: programs that we would
+  // run. Only our own user and root may say that.
+  if (status.st_uid != geteuid() && status.st_uid != 0) {
+    return foreign_socket(path, status.st_uid);
+  }
   UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket) {
     return Error{errno, "socket", ""};
   }
+  setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &kConnectPatience, sizeof(kConnectPatience));
   if (retry([&] {
         return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address),
                          sizeof(*address));
       }) == 0) {
+    const Peer peer = peer_of(socket.get());
+    if (peer.uid != geteuid() && peer.uid != 0) {
+      return foreign_socket(path, peer.uid);
+    }
     return socket;
   }
   if (errno == ECONNREFUSED || errno == ENOENT) {
@@ -212,23 +210,38 @@ Result<SocketFile> open_command_socket(const std::string& path, std::uint32_t mo
 Result<SocketFile> open_notify_socket(const std::string& path, std::uint32_t mode) {
   Result<SocketFile> socket = bind_socket(path, SOCK_DGRAM, mode);
   if (socket) {
-    const int on = 1;
-    setsockopt(socket->fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
     const int size = 8 << 20;
     setsockopt(socket->fd.get(), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
   }
   return socket;
 }
 
-Status write_pid_file(const std::string& path, Pid pid) {
-  Result<UniqueFd> file = open_own(path, 0644);
-  if (!file) {
-    return file.error();
+Status check_socket_path(const std::string& path) {
+  if (Result<sockaddr_un> address = address_of(path); !address) {
+    return address.error();
   }
+  const Result<bool> found = find_own_socket(path);
+  if (!found) {
+    return found.error();
+  }
+  const std::size_t slash = path.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  if (faccessat(AT_FDCWD, directory.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
+    return Error{errno, "make a socket in " + directory, ""};
+  }
+  return Ok{};
+}
+
+Status write_pid_file(const std::string& path, Pid pid) {
+  const OpenedFile opened = open_own_file(path.c_str(), 0644);
+  if (opened.fd < 0) {
+    return open_error(path, opened, "-e");
+  }
+  const UniqueFd file(opened.fd);
   const std::string text = std::to_string(pid);
-  if (ftruncate(file->get(), 0) != 0 || retry([&] {
-                                          return ::pwrite(file->get(), text.data(), text.size(), 0);
-                                        }) != static_cast<ssize_t>(text.size())) {
+  if (ftruncate(file.get(), 0) != 0 || retry([&] {
+                                         return ::pwrite(file.get(), text.data(), text.size(), 0);
+                                       }) != static_cast<ssize_t>(text.size())) {
     return Error{errno, "write " + path, ""};
   }
   return Ok{};
@@ -291,6 +304,8 @@ void open_standard_descriptors() {
     }
   }
 }
+
+bool is_set_user_id() { return getuid() != geteuid() || getgid() != getegid(); }
 
 std::uint32_t cpu_count() {
   cpu_set_t set;
