@@ -348,7 +348,7 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
      "How many workers may be starting at a time; the number of CPUs by default",
      apply_max_unacked},
     {0, "max-upgrade-additional", "N",
-     "How many workers more than the number may run during an upgrade; any by default",
+     "How many workers more than the number may run during a smooth upgrade; any by default",
      [](Options& o, Text v) {
        return assign(parse_integer(v, 1, limits::kMaxWorkers), o.config.max_upgrade_additional);
      }},

@@ -73,7 +73,9 @@ bool Pool::may_spawn(const Bucket& starting, Instant now) {
   if (starting.size() >= config_.max_unacked) {
     return false;
   }
-  if (ledger_.upgrade && config_.max_upgrade_additional) {
+  // A fleet upgrade needs all of its workers beside the old ones: a limit would hold it up for
+  // ever.
+  if (ledger_.upgrade && ledger_.upgrade->smooth && config_.max_upgrade_additional) {
     // The canaries have to fit in: until they have proved their version nobody makes room.
     const std::uint32_t least = ledger_.upgrade->proved ? 1 : canaries();
     if (alive_ >= std::size_t{config_.number} + std::max(least, *config_.max_upgrade_additional)) {

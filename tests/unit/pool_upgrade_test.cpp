@@ -488,6 +488,22 @@ TEST(PoolMaxUpgradeAdditional, LimitsHowManyThereAre) {
   }
 }
 
+TEST(PoolMaxUpgradeAdditional, DoesNotHoldUpAFleetUpgradeWhoseWorkersDie) {
+  Config config = manual(4);
+  config.max_upgrade_additional = 1;
+  config.upgrade_failures = 0;
+  Driver driver = serving(config);
+  driver.happen(event::Upgrade{false, true});
+  driver.ack_all();
+  driver.exit(6, exited(1));  // which ends the starts at once
+  for (int turns = 0; turns < 20 && driver.pool().ledger().upgrade; ++turns) {
+    driver.ack_all();
+    driver.advance(seconds{2});
+  }
+  EXPECT_FALSE(driver.pool().ledger().upgrade.has_value());
+  EXPECT_EQ(driver.least_ready(), 4u);
+}
+
 TEST(PoolMaxUpgradeAdditional, HoldsNobodyBackOtherwise) {
   Config config = manual(2);
   config.max_upgrade_additional = 1;
