@@ -96,7 +96,11 @@ void Simulation::blow_at_requests(Blow kind) {
       clients_.random_requests(1 + random.below(3), Duration::zero());
       return;
     case Blow::kBadRequest:
-      clients_.garbage();
+      if (random.chance(400)) {
+        clients_.stranger();
+      } else {
+        clients_.garbage();
+      }
       return;
     case Blow::kVanish:
       clients_.vanish();

@@ -159,6 +159,25 @@ void Clients::garbage() {
   world_.note("client", std::to_string(client->number) + " talks garbage");
 }
 
+void Clients::stranger() {
+  constexpr std::uint32_t kNobody = 65534;
+  const std::vector<ProcessPtr> workers = workers_.living();
+  if (workers.empty() || clients_.size() >= kMost) {
+    return;
+  }
+  const Pid target = world_.random.pick(workers)->pid;
+  const Pid from = world_.random.pick(workers)->pid;
+  std::shared_ptr<Stream> stream = from == target ? nullptr : workers_.connect(from, 4096, kNobody);
+  if (stream == nullptr) {
+    return;
+  }
+  stream->write(world_.random.chance(300)
+                    ? "{\"command\": \"die\", \"args\": []}\n"
+                    : "{\"command\": \"worker:ack\", \"pid\": " + std::to_string(target) + "}\n");
+  world_.note("client", "process " + std::to_string(from) + " asks for what it may not");
+  world_.after(world_.random.skewed(milliseconds{1}, seconds{5}), [stream] {});
+}
+
 void Clients::vanish() {
   const ClientPtr client = arrive(false);
   if (client == nullptr) {

@@ -23,6 +23,8 @@ class Clients {
   void request(const std::string& command, const std::string& arguments);
   void random_requests(std::size_t count, Duration silence);
   void garbage();
+  // Somebody without rights: tries to end the pool, or to ACK for a worker that it is not.
+  void stranger();
   void vanish();
   void upgrade();
 

@@ -10,6 +10,9 @@ using std::chrono::seconds;
 
 constexpr Duration kLongestZombie = seconds{20};
 constexpr std::uint64_t kPersistedEvery = 8;  // turns
+constexpr Duration kShortestPause = std::chrono::milliseconds{500};
+constexpr Duration kKillAfterMissedAck = seconds{10};
+constexpr Duration kLate = seconds{1};  // more than any turn takes
 
 std::string text(WorkerId id) {
   return "worker " + std::to_string(id.slot.value) + " of epoch " + std::to_string(id.epoch.value);
@@ -63,6 +66,115 @@ void Invariants::on_spawn(SimulatedKernel& by, const os::SpawnSpec& spec, Worker
                   std::to_string(pool->starting()) + " workers are starting, and max_unacked is " +
                       std::to_string(config.max_unacked));
   }
+  check_pause(by, *pool);
+  check_canary(*pool, worker->version);
+  last_starter_ = by.process()->pid;
+  last_start_ = world_.now();
+}
+
+// Where nothing is started without a pause while the first workers die.
+void Invariants::check_pause(const SimulatedKernel& by, const pool::Pool& pool) {
+  const pool::Config& config = pool.config();
+  const pool::Ledger& ledger = pool.ledger();
+  if (ledger.deaths_before_ack == 0 || ledger.burst_left > 0 ||
+      !(config.max_unacked_given || config.seconds) ||
+      (ledger.upgrade && !ledger.upgrade->smooth) || last_starter_ != by.process()->pid) {
+    return;
+  }
+  const Duration least = std::min(kShortestPause, config.seconds.value_or(kShortestPause));
+  world_.expect(world_.now() - last_start_ >= least, "back-off",
+                std::to_string(ledger.deaths_before_ack) +
+                    " workers died before their ACK, and the next one is started at once");
+}
+
+void Invariants::check_canary(const pool::Pool& pool, Version version) {
+  const pool::Config& config = pool.config();
+  const auto& upgrade = pool.ledger().upgrade;
+  if (!upgrade || upgrade->going_back || upgrade->to != version) {
+    return;
+  }
+  const std::size_t canaries = std::clamp<std::size_t>(config.canary, 1, config.number);
+  const bool wanted = upgrade->rollback && config.canary > 0;
+  const auto [begun, is_new] = canaries_.emplace(version, wanted ? canaries : 0);
+  if (is_new || begun->second == 0 || upgrade->failures > 0 || pool.modern_ready() > 0 ||
+      seen_ready_.contains(version)) {
+    return;
+  }
+  world_.expect(pool.starting() <= std::max(begun->second, canaries), "canary",
+                std::to_string(pool.starting()) + " workers of version " +
+                    std::to_string(version.value) + " are starting, and none has been ready");
+}
+
+void Invariants::check_order(const pool::Pool& pool, const pool::Worker& stopped) {
+  for (const pool::Worker* worker : pool.workers()) {
+    world_.expect(worker->state != pool::WorkerState::kReady ||
+                      worker->version != stopped.version || stopped.id.epoch < worker->id.epoch,
+                  "oldest-first",
+                  text(stopped.id) + " is stopped before the older " + text(worker->id));
+  }
+}
+
+void Invariants::check_acks(const pool::Pool& pool, const std::vector<ProcessPtr>& living) {
+  if (pool.modern_ready() > 0) {
+    seen_ready_.insert(pool.ledger().version);
+  }
+  if (pool.config().ack_mode == pool::AckMode::kTimer) {
+    return;
+  }
+  for (const ProcessPtr& process : living) {
+    const pool::Worker* worker = process->known ? pool.find(process->worker) : nullptr;
+    world_.expect(worker == nullptr || !worker->acked() || process->said_up, "own-ack",
+                  text(process->worker) + " is taken for one that is up, and never said so");
+  }
+}
+
+// What became due only in this turn (options may change) has time until the next one.
+void Invariants::expect_in_time(std::uint64_t key, std::optional<Instant> due,
+                                const std::string& what) {
+  if (!due || world_.now() < *due) {
+    overdue_.erase(key);
+    return;
+  }
+  const Instant since = overdue_.emplace(key, world_.now()).first->second;
+  world_.expect(world_.now() <= since + kLate, "in-time", what);
+}
+
+void Invariants::check_in_time(const pool::Pool& pool) {
+  const pool::Config& config = pool.config();
+  const pool::Ledger& ledger = pool.ledger();
+  for (const pool::Worker* worker : pool.workers()) {
+    if (!worker->stopping() || !worker->last_signaled_at) {
+      continue;
+    }
+    std::optional<Duration> patience = config.signal_timeout;
+    if (!patience && worker->missed_ack) {
+      patience = kKillAfterMissedAck;
+    }
+    if (config.drain_timeout && worker->version != ledger.version) {
+      patience = std::min(patience.value_or(*config.drain_timeout), *config.drain_timeout);
+    }
+    std::optional<Instant> due;
+    if (patience && !worker->signaled.has(SIGKILL)) {
+      due = *worker->last_signaled_at + *patience;
+    }
+    expect_in_time(worker->id.epoch.value, due,
+                   text(worker->id) + " did not stop in its time and was not killed");
+  }
+  if (!ledger.upgrade || !ledger.upgrade->rollback) {
+    overdue_.erase(0);
+    return;
+  }
+  std::optional<Instant> over;
+  if (config.upgrade_timeout) {
+    over = ledger.upgrade->started_at + *config.upgrade_timeout;
+  }
+  expect_in_time(0, over, "an upgrade takes too long and is not rolled back");
+  world_.expect(config.upgrade_failures == 0 ||
+                    config.upgrade_failures != world_.plan.config.upgrade_failures ||
+                    ledger.upgrade->failures < config.upgrade_failures,
+                "in-time",
+                "an upgrade is not rolled back after " + std::to_string(ledger.upgrade->failures) +
+                    " failures");
 }
 
 void Invariants::on_signal(const ProcessPtr& to, int signal, bool by_pidfd,
@@ -70,10 +182,9 @@ void Invariants::on_signal(const ProcessPtr& to, int signal, bool by_pidfd,
   if (to == nullptr) {
     return;  // it is gone, and the kernel says so
   }
-  world_.expect(to->kind == ProcessKind::kWorker || (by_pidfd && to->kind != ProcessKind::kClient),
-                "no-stranger",
+  world_.expect(by_pidfd && to->kind != ProcessKind::kClient, "no-stranger",
                 "signal " + std::to_string(signal) + " went to process " + std::to_string(to->pid) +
-                    ", which is no worker");
+                    (by_pidfd ? ", which is no worker" : " by its number"));
   if (pool == nullptr || to->kind != ProcessKind::kWorker || !to->known) {
     return;
   }
@@ -84,6 +195,7 @@ void Invariants::on_signal(const ProcessPtr& to, int signal, bool by_pidfd,
       !pool->ledger().respawn || !worker->acked()) {
     return;
   }
+  check_order(*pool, *worker);
   const pool::Ledger& ledger = pool->ledger();
   world_.expect(pool->ready() >= pool->config().number, "capacity",
                 text(worker->id) + " is stopped, and only " + std::to_string(pool->ready()) +
@@ -250,6 +362,8 @@ void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>
     return;
   }
   check_known(*pool, living);
+  check_acks(*pool, living);
+  check_in_time(*pool);
   check_descriptors(master, *pool);
   if (stable(*pool)) {
     world_.expect(!pool->next_deadline(), "quiet", "a stable pool waits for something");

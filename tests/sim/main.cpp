@@ -3,6 +3,7 @@
 //   einhorn_sim --seed N        one life, with its whole trace
 //   einhorn_sim --minutes M     new seeds until the time is over or an invariant does not hold
 //   einhorn_sim --lives N [--from S]   N lives from seed S on
+//   einhorn_sim --quick N [--from S]   the same, each only once
 //   einhorn_sim --survey N [--from S]  which invariants do not hold in N lives
 //   einhorn_sim ...             as a test, with the options of GoogleTest
 #include <charconv>
@@ -43,6 +44,9 @@ int main(int argc, char** argv) {
   const auto from = number_behind(argc, argv, "--from");
   if (const auto lives = number_behind(argc, argv, "--lives")) {
     return search_seeds(from.value_or(1), *lives, std::nullopt) ? 0 : 1;
+  }
+  if (const auto lives = number_behind(argc, argv, "--quick")) {
+    return einhorn::sim::search_quickly(from.value_or(1), *lives) ? 0 : 1;
   }
   if (const auto lives = number_behind(argc, argv, "--survey")) {
     return einhorn::sim::survey(from.value_or(1), *lives) ? 0 : 1;

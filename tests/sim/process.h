@@ -26,8 +26,9 @@ struct Process {
   Instant died_at;
   // Of a worker:
   WorkerId worker;
-  bool known = true;    // false: the spawn could not be written down, so nobody has to know it
-  bool killed = false;  // by the simulation, not by the pool
+  bool known = true;     // false: the spawn could not be written down, so nobody has to know it
+  bool killed = false;   // by the simulation, not by the pool
+  bool said_up = false;  // it has ACKed itself
 };
 using ProcessPtr = std::shared_ptr<Process>;
 

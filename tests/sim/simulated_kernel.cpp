@@ -34,6 +34,12 @@ void SimulatedKernel::step() {
   }
 }
 
+void SimulatedKernel::act(const char* verb) {
+  world_.expect(
+      !frozen_, "one-acts",
+      "master " + std::to_string(self_->pid) + " has said that it is frozen, and goes on: " + verb);
+}
+
 int SimulatedKernel::adopt(FilePtr file, int at_least) {
   int fd = at_least;
   while (files_.contains(fd)) {
@@ -119,6 +125,7 @@ Result<os::Accepted> SimulatedKernel::accept(int listener) {
     return os::Accepted{};
   }
   step();
+  act("accept");
   const auto socket = get<Listener>(listener, "accept");
   if (socket->waiting.empty()) {
     return os::Accepted{};
@@ -139,6 +146,7 @@ os::Transfer SimulatedKernel::read(int fd, std::span<char> into) {
     return {Kind::kWouldBlock, 0};
   }
   step();
+  act("read");
   const auto stream = get<Stream>(fd, "read");
   std::size_t most = into.size();
   if (world_.faults && world_.random.chance(world_.plan.short_transfers)) {
@@ -156,6 +164,7 @@ os::Transfer SimulatedKernel::write(int fd, std::string_view bytes) {
     return {Kind::kWouldBlock, 0};
   }
   step();
+  act("write");
   const auto stream = get<Stream>(fd, "write");
   host_.on_master_writes(*this, bytes);
   if (world_.faults && world_.random.chance(world_.plan.short_transfers)) {
@@ -187,6 +196,9 @@ os::Message SimulatedKernel::receive(int socket) {
   Packet packet;
   message.kind = end->receive(packet);
   message.text = std::move(packet.text);
+  if (message.kind == Kind::kClosed || message.text.starts_with("X_EINHORN_THAW")) {
+    frozen_ = false;
+  }
   for (FilePtr& passed : packet.files) {
     message.fds.push_back(adopt(std::move(passed)));
   }
@@ -205,6 +217,11 @@ os::Transfer SimulatedKernel::send(int socket, std::string_view text, std::span<
     packet.files.push_back(get<File>(fd, "send"));
   }
   const os::Transfer transfer{end->send(std::move(packet)), text.size()};
+  if (transfer.kind == Kind::kDone) {
+    frozen_ = frozen_ || text == "X_EINHORN_FROZEN=1";
+    world_.expect(has_read_ || text != "READY=1", "handoff",
+                  "a master says that it is ready before it has read the snapshot");
+  }
   step();
   return transfer;
 }
@@ -294,6 +311,7 @@ Status SimulatedKernel::write_at(int fd, std::uint64_t offset, std::string_view 
   if (dead_) {
     return Ok{};
   }
+  act("write_at");
   const auto memory = get<Memory>(fd, "write_at");
   if (strike_in_ == 1 && world_.plan.torn_writes && !bytes.empty()) {
     memory->write(offset, bytes.substr(0, world_.random.below(bytes.size())));
@@ -319,6 +337,7 @@ Result<std::string> SimulatedKernel::read_all(int fd) {
     return std::string();
   }
   step();
+  has_read_ = true;
   return get<Memory>(fd, "read_all")->content();
 }
 
@@ -348,6 +367,7 @@ Result<os::Spawned> SimulatedKernel::spawn(const os::SpawnSpec& spec) {
     return Error{EAGAIN, "spawn", ""};
   }
   step();
+  act("spawn");
   Result<os::Spawned> spawned = host_.start_program(*this, spec);
   step();
   return spawned;

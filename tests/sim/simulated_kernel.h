@@ -127,7 +127,8 @@ class SimulatedKernel final : public os::Kernel {
     os::Interest interest;
   };
 
-  void step();  // maybe the last one
+  void step();                 // maybe the last one
+  void act(const char* verb);  // what a frozen master must not
   template <typename T>
   std::shared_ptr<T> get(int fd, const char* verb);
   [[nodiscard]] bool is_ready(int fd, const Watch& watch) const;
@@ -142,6 +143,8 @@ class SimulatedKernel final : public os::Kernel {
   bool creating_ = false;
   bool leaving_ = false;
   bool dead_ = false;
+  bool has_read_ = false;  // the snapshot
+  bool frozen_ = false;    // it said so, and the guard has not let it go on
 };
 
 }  // namespace einhorn::sim

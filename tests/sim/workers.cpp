@@ -59,11 +59,11 @@ std::vector<ProcessPtr> Workers::living() const {
   return living;
 }
 
-std::shared_ptr<Stream> Workers::connect(Pid pid, std::size_t capacity) {
+std::shared_ptr<Stream> Workers::connect(Pid pid, std::size_t capacity, std::uint32_t user) {
   if (command_->waiting.size() >= Listener::kBacklog) {
     return nullptr;
   }
-  auto [ours, theirs] = Stream::pair(world_.census, {pid, 0, 0}, capacity);
+  auto [ours, theirs] = Stream::pair(world_.census, {pid, user, user}, capacity);
   command_->waiting.push_back(std::move(theirs));
   return ours;
 }
@@ -177,6 +177,7 @@ void Workers::ack(const ProcessPtr& worker, Duration delay) {
 }
 
 void Workers::say(const ProcessPtr& worker) {
+  worker->said_up = true;
   switch (world_.plan.config.ack_mode) {
     case pool::AckMode::kTimer:
       return;

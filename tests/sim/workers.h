@@ -33,7 +33,7 @@ class Workers {
   // No more hanging: whoever was told to stop does so soon.
   void calm();
   // Null: the backlog is full.
-  std::shared_ptr<Stream> connect(Pid pid, std::size_t capacity);
+  std::shared_ptr<Stream> connect(Pid pid, std::size_t capacity, std::uint32_t user = 0);
   void clear();  // at the end of everything
   // It is dead, and with it the sockets that were its own.
   void forget(const ProcessPtr& dead);
