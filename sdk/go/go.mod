@@ -1,0 +1,3 @@
+module einhorn
+
+go 1.19
