@@ -1,5 +1,3 @@
-#include "wire/ruby_state.h"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -7,238 +5,11 @@
 #include <type_traits>
 
 #include "base/limits.h"
+#include "wire/ruby_fields.h"
+#include "wire/ruby_state.h"
 
 namespace einhorn::wire {
 namespace {
-
-constexpr std::string_view kServerClass = "Einhorn::Event::CommandServer";
-constexpr std::string_view kConnectionClass = "Einhorn::Event::Connection";
-constexpr std::string_view kTimerClass = "Einhorn::Event::ACKTimer";
-
-// --- the fields, in Ruby's order, once for both directions
-// ------------------------------------------ `field` is always written; `given` only when there is
-// something to write.
-
-template <typename Fields, typename Config>
-void visit_config(Fields& fields, Config& config) {
-  fields.field("number", config.number);
-  fields.field("backlog", config.backlog);
-  fields.interval("seconds", config.seconds);
-  fields.given("max_unacked", config.max_unacked);
-  fields.given("max_upgrade_additional", config.max_upgrade_additional);
-  fields.given("gc_before_fork", config.gc_before_fork);
-}
-
-template <typename Fields, typename AckMode>
-void visit_ack_mode(Fields& fields, AckMode& mode) {
-  fields.symbol("type", mode.type);
-  fields.interval("timeout", mode.timeout);
-}
-
-template <typename Fields, typename Nice>
-void visit_nice(Fields& fields, Nice& nice) {
-  fields.field("master", nice.master);
-  fields.field("worker", nice.worker);
-  fields.field("renice_cmd", nice.renice_cmd);
-}
-
-template <typename Fields, typename Child>
-void visit_worker(Fields& fields, Child& child) {
-  fields.field("version", child.version);
-  fields.field("acked", child.acked);
-  fields.set("signaled", child.signaled);
-  fields.field("last_signaled_at", child.last_signaled_at);
-  fields.field("index", child.index);
-  fields.field("spinup_time", child.spinup_time);
-  fields.given("pinged_at", child.pinged_at);
-  fields.given("pinged_request_id", child.pinged_request_id);
-}
-
-template <typename Fields, typename State>
-void visit_state(Fields& fields, State& state) {
-  fields.field("children", state.children);
-  fields.field("config", state.config);
-  fields.field("versions", state.versions);
-  fields.field("version", state.version);
-  fields.field("sockets", state.sockets);
-  fields.field("orig_cmd", state.orig_cmd);
-  fields.field("bind", state.bind);
-  fields.field("bind_fds", state.bind_fds);
-  fields.field("bound_ports", state.bound_ports);
-  fields.field("cmd", state.cmd);
-  fields.field("script_name", state.script_name);
-  fields.field("respawn", state.respawn);
-  fields.field("upgrading", state.upgrading);
-  fields.field("smooth_upgrade", state.smooth_upgrade);
-  fields.field("reloading_for_upgrade", state.reloading_for_upgrade);
-  fields.field("path", state.path);
-  fields.field("cmd_name", state.cmd_name);
-  fields.field("verbosity", state.verbosity);
-  fields.field("generation", state.generation);
-  fields.field("last_spinup", state.last_spinup);
-  fields.field("ack_mode", state.ack_mode);
-  fields.field("kill_children_on_exit", state.kill_children_on_exit);
-  fields.field("command_socket_as_fd", state.command_socket_as_fd);
-  fields.field("socket_path", state.socket_path);
-  fields.field("pidfile", state.pidfile);
-  fields.field("lockfile", state.lockfile);
-  fields.field("consecutive_deaths_before_ack", state.consecutive_deaths_before_ack);
-  fields.field("last_upgraded", state.last_upgraded);
-  fields.field("nice", state.nice);
-  fields.field("reexec_commandline", state.reexec_commandline);
-  fields.field("drop_environment_variables", state.drop_environment_variables);
-  fields.field("signal_timeout", state.signal_timeout);
-  fields.field("preloaded", state.preloaded);
-}
-
-template <typename Fields, typename Connection>
-void visit_connection(Fields& fields, Connection& connection) {
-  fields.field("socket", connection.socket);
-  fields.nonempty("read_buffer", connection.read_buffer);
-  fields.nonempty("write_buffer", connection.write_buffer);
-  fields.field("subscriptions", connection.subscriptions);
-}
-
-template <typename Fields, typename Timer>
-void visit_timer(Fields& fields, Timer& timer) {
-  fields.interval("time", timer.time);
-  fields.field("start", timer.start);
-  fields.field("pid", timer.pid);
-}
-
-// --- encoding
-// ---------------------------------------------------------------------------------------
-
-class Encoder {
- public:
-  static constexpr std::size_t kMostOfAState = 48;
-  static constexpr std::size_t kMostOfAChild = 9;
-
-  Encoder() = default;
-  explicit Encoder(std::size_t expected) { map_.reserve(expected); }
-
-  template <typename T>
-  void field(const char* name, const T& value) {
-    put(map_, Symbol{name}, to_value(value));
-  }
-  template <typename T>
-  void given(const char* name, const std::optional<T>& value) {
-    if (value) {
-      field(name, *value);
-    }
-  }
-  // Ruby's default is the integer 1; what users give is a Float.
-  void interval(const char* name, double value) {
-    field(name, value == 1 ? Value(1) : Value(value));
-  }
-  void interval(const char* name, const std::optional<double>& value) {
-    if (value) {
-      interval(name, *value);
-    }
-  }
-  void nonempty(const char* name, const std::string& value) {
-    if (!value.empty()) {
-      field(name, value);
-    }
-  }
-  void symbol(const char* name, const std::string& value) {
-    put(map_, Symbol{name}, Symbol{value});
-  }
-  void set(const char* name, const std::vector<std::string>& elements) {
-    put(map_, Symbol{name}, Set{List(elements.begin(), elements.end())});
-  }
-  [[nodiscard]] Map take() { return std::move(map_); }
-
- private:
-  // What a Value is made of in its place, wherever that does.
-  static const Value& to_value(const Value& value) { return value; }
-  static const Map& to_value(const Map& value) { return value; }
-  static bool to_value(bool value) { return value; }
-  static std::int64_t to_value(std::int64_t value) { return value; }
-  static Pid to_value(Pid value) { return value; }
-  static Value to_value(double value) {
-    constexpr double kExact = 9e15;
-    if (!(std::abs(value) < kExact)) {
-      return value;
-    }
-    const auto whole = static_cast<std::int64_t>(value);
-    return static_cast<double>(whole) == value ? Value(whole) : Value(value);
-  }
-  static const std::string& to_value(const std::string& value) { return value; }
-  static WallTime to_value(WallTime value) { return value; }
-  template <typename T>
-  static Value to_value(const std::optional<T>& value) {
-    return value ? to_value(*value) : Value();
-  }
-  template <typename T>
-  static Value to_value(const std::vector<T>& values) {
-    List list;
-    list.reserve(values.size());
-    for (const T& value : values) {
-      list.emplace_back(to_value(value));
-    }
-    return list;
-  }
-  static Value to_value(const RubyBind& bind) {
-    return List{bind.host, bind.port, to_value(bind.flags)};
-  }
-  static Value to_value(const RubyConfig& config) {
-    Encoder fields;
-    visit_config(fields, config);
-    return fields.take();
-  }
-  static Value to_value(const RubyAckMode& mode) {
-    Encoder fields;
-    visit_ack_mode(fields, mode);
-    return fields.take();
-  }
-  static Value to_value(const RubyNice& nice) {
-    Encoder fields;
-    visit_nice(fields, nice);
-    return fields.take();
-  }
-  static Map to_value(const RubyChild& child) {
-    Encoder fields(kMostOfAChild);
-    switch (child.type) {
-      case RubyChild::Type::kWorker:
-        fields.symbol("type", "worker");
-        visit_worker(fields, child);
-        break;
-      case RubyChild::Type::kStatePasser:
-        fields.symbol("type", "state_passer");
-        break;
-    }
-    return fields.take();
-  }
-  static Map to_value(const std::vector<RubyChild>& children) {
-    Map map;
-    map.reserve(children.size());
-    for (const RubyChild& child : children) {
-      put(map, child.pid, to_value(child));
-    }
-    return map;
-  }
-  static Value to_value(const std::vector<RubySubscription>& subscriptions) {
-    Map map;
-    for (const RubySubscription& subscription : subscriptions) {
-      put(map, Symbol{subscription.tag}, subscription.request_id);
-    }
-    return map;
-  }
-
-  Map map_;
-};
-
-Map encode_state_map(const RubyState& state) {
-  Encoder fields(Encoder::kMostOfAState);
-  visit_state(fields, state);
-  Map map = fields.take();
-  map.insert(map.end(), state.extra.begin(), state.extra.end());
-  return map;
-}
-
-// --- decoding
-// ---------------------------------------------------------------------------------------
 
 // The text of a key: of a symbol or a string its name.
 std::string key_name(const Value& key) {
@@ -535,12 +306,6 @@ void decode_descriptor(const Value& descriptor, const std::string& path, RubyHan
 
 }  // namespace
 
-Value encode_ruby_state(const RubyState& state) {
-  Map document;
-  put(document, Symbol{"state"}, encode_state_map(state));
-  return document;
-}
-
 Result<RubyStateRead> decode_ruby_state(const Value& document) {
   const Value* state = document.find("state");
   const Map* map = state != nullptr ? state->as_map() : nullptr;
@@ -552,29 +317,6 @@ Result<RubyStateRead> decode_ruby_state(const Value& document) {
   visit_state(fields, read.state);
   read.unknown = fields.take_unknown();
   return read;
-}
-
-Value encode_ruby_handoff(const RubyHandoff& handoff) {
-  List descriptors;
-  const auto add = [&descriptors](std::string_view class_name, const auto& visit) {
-    Encoder fields;
-    fields.field("class", std::string(class_name));
-    visit(fields);
-    descriptors.emplace_back(fields.take());
-  };
-  for (const RubyCommandServer& server : handoff.servers) {
-    add(kServerClass, [&](Encoder& fields) { fields.field("server", server.server); });
-  }
-  for (const RubyConnection& connection : handoff.connections) {
-    add(kConnectionClass, [&](Encoder& fields) { visit_connection(fields, connection); });
-  }
-  for (const RubyAckTimer& timer : handoff.ack_timers) {
-    add(kTimerClass, [&](Encoder& fields) { visit_timer(fields, timer); });
-  }
-  Map document;
-  put(document, Symbol{"state"}, encode_state_map(handoff.state));
-  put(document, Symbol{"persistent_descriptors"}, std::move(descriptors));
-  return document;
 }
 
 Result<RubyHandoffRead> decode_ruby_handoff(const Value& document) {
