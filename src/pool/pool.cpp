@@ -158,7 +158,8 @@ void Pool::on(const event::Spawned& event, Instant now) {
   touch(*spawned);
   note(note::Launched{event.worker, spawned->worker.version});
   if (spawned->worker.stop_wanted || !ledger_.respawn) {
-    stop_workers({event.worker}, config_.stop_signal, now);
+    const int signal = spawned->worker.stop_with;
+    stop_workers({event.worker}, signal != 0 ? signal : config_.stop_signal, now);
   }
 }
 
@@ -206,15 +207,16 @@ void Pool::count_death_after_ack(const Worker& worker, Instant now) {
     }
     return;
   }
-  if (now - quick_deaths_since_ > kQuickDeathWindow) {
-    quick_deaths_since_ = now;
-    quick_deaths_ = 0;
+  if (now - ledger_.quick_deaths_since > kQuickDeathWindow) {
+    ledger_.quick_deaths_since = now;
+    ledger_.quick_deaths = 0;
   }
-  ++quick_deaths_;
+  ++ledger_.quick_deaths;
 }
 
 bool Pool::dying_quickly(Instant now) const {
-  return quick_deaths_ > kMaxQuickDeaths && now - quick_deaths_since_ <= kQuickDeathWindow;
+  return ledger_.quick_deaths > kMaxQuickDeaths &&
+         now - ledger_.quick_deaths_since <= kQuickDeathWindow;
 }
 
 void Pool::count_death_before_ack() {
@@ -351,6 +353,7 @@ void Pool::stop_workers(std::vector<WorkerId> workers, int signal, Instant now, 
     touch(*stopped);
     if (worker.state == WorkerState::kSpawning) {
       worker.stop_wanted = true;
+      worker.stop_with = signal;
       continue;
     }
     if (worker.signaled.has(signal)) {

@@ -67,6 +67,8 @@ struct Ledger {
   bool left = false;
   std::string failure;  // why the last upgrade failed; "" if it did not
   std::optional<UpgradeProgress> upgrade;
+  std::uint32_t quick_deaths = 0;  // right after their ACK, since then
+  Instant quick_deaths_since;
 };
 
 class Pool {
@@ -202,8 +204,6 @@ class Pool {
   std::vector<Action> actions_;
   std::vector<WorkerId> dirty_;
   std::vector<WorkerId> gone_;
-  Instant quick_deaths_since_;
-  std::uint32_t quick_deaths_ = 0;
   bool ledger_dirty_ = true;
   bool config_dirty_ = true;
 };

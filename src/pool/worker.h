@@ -37,6 +37,7 @@ struct Worker {
   std::optional<Instant> last_signaled_at;
   bool missed_ack = false;   // why it is stopping: it counts as a death before ACK
   bool stop_wanted = false;  // while Spawning: stop it as soon as it runs
+  int stop_with = 0;         // and with which signal; 0: the pool's stop signal
   std::optional<Instant> pinged_at;
   std::string pinged_request_id;  // JSON text
   std::string status_text;

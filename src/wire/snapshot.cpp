@@ -58,6 +58,8 @@ void fields(Archive& archive, Ledger& ledger) {
   archive(13, ledger.failure);
   archive(14, ledger.upgrade);
   archive(15, ledger.left);
+  archive(20, ledger.quick_deaths);
+  archive(21, ledger.quick_deaths_since);
 }
 
 template <typename Archive>
@@ -75,6 +77,7 @@ void fields(Archive& archive, Worker& worker) {
   archive(11, worker.pinged_at);
   archive(12, worker.pinged_request_id);
   archive(13, worker.status_text);
+  archive(20, worker.stop_with);
 }
 
 }  // namespace einhorn::pool

@@ -155,7 +155,7 @@ std::string text(const Worker& worker) {
   out << text(worker.id) << " v" << worker.version.value << " " << name(worker.state) << " spawned "
       << at(worker.spawned_at) << " acked " << at(worker.acked_at) << " signaled "
       << worker.signaled.bits() << " at " << at(worker.last_signaled_at) << " missed "
-      << worker.missed_ack << " stop wanted " << worker.stop_wanted << " ping "
+      << worker.missed_ack << " stop wanted " << worker.stop_wanted << worker.stop_with << " ping "
       << at(worker.pinged_at) << worker.pinged_request_id << " says " << worker.status_text;
   return out.str();
 }
@@ -168,7 +168,8 @@ std::string text(const Ledger& ledger) {
       << ledger.next_epoch << " streak " << ledger.deaths_before_ack << " burst "
       << ledger.burst_left << " deaths " << ledger.deaths << " spinup " << at(ledger.last_spinup)
       << " upgraded " << at(ledger.last_upgraded) << " respawn " << ledger.respawn << " failed "
-      << ledger.failed << " left " << ledger.left << " failure " << ledger.failure;
+      << ledger.failed << " left " << ledger.left << " failure " << ledger.failure << " quick "
+      << ledger.quick_deaths << " since " << at(ledger.quick_deaths_since);
   if (ledger.upgrade) {
     const UpgradeProgress& upgrade = *ledger.upgrade;
     out << " upgrade " << upgrade.from.value << "->" << upgrade.to.value << upgrade.smooth

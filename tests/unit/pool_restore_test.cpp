@@ -206,5 +206,27 @@ TEST(PoolRestore, FillsGapsBetweenSlotsAndTakesTheNewestRecordOfASlot) {
   EXPECT_THAT(spawned, ::testing::ElementsAre("spawn 11@0 v0", "spawn 12@1 v0"));
 }
 
+// Workers that ACK and die at once, a thousand times in ten seconds: the pause before the next one
+// does not begin anew with each master.
+TEST(PoolRestore, AThrottleOfQuickDeathsGoesOn) {
+  for (const bool restored : {false, true}) {
+    Driver driver(manual(1));
+    driver.start();
+    for (std::uint64_t epoch = 1; epoch <= 1000; ++epoch) {
+      driver.ack(epoch);
+      driver.exit(epoch, exited(1));
+      ASSERT_NE(driver.find(epoch + 1), nullptr) << "started again at once";
+    }
+    driver.ack(1001);
+    if (restored) {
+      driver.restore();
+    }
+    driver.exit(1001, exited(1));
+    EXPECT_EQ(driver.find(1002), nullptr) << "restored " << restored;
+    driver.advance(seconds{1});
+    EXPECT_NE(driver.find(1002), nullptr);
+  }
+}
+
 }  // namespace
 }  // namespace einhorn::pool::testing

@@ -53,6 +53,21 @@ TEST(PoolNumber, WhoIsBeingSpawnedIsStoppedOnceItRuns) {
   EXPECT_THAT(driver.take("USR2"), ElementsAre("USR2 -> 1@0"));
 }
 
+TEST(PoolStop, WhoIsBeingSpawnedGetsTheSignalThatWasAskedForOnceItRuns) {
+  for (const bool restored : {false, true}) {
+    Driver driver(manual(2));
+    driver.hold_spawns = true;
+    driver.start();
+    driver.happen(event::Stop{SIGTERM, false});
+    driver.take();
+    if (restored) {
+      driver.restore();
+    }
+    driver.release_spawns();
+    EXPECT_THAT(driver.take_acts(), ElementsAre("TERM -> 1@0", "TERM -> 2@1"));
+  }
+}
+
 TEST(PoolNumber, ResetsTheBackOff) {
   Driver driver(manual(1));
   driver.start();

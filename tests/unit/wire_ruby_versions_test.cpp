@@ -13,6 +13,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "data_folder.h"
 #include "wire/ruby_state.h"
 #include "wire/yaml.h"
 
@@ -23,22 +24,6 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::testing::UnorderedElementsAreArray;
-
-// The build that this program was made in says where its sources are.
-std::filesystem::path data_folder() {
-  constexpr std::string_view kHome = "CMAKE_HOME_DIRECTORY:INTERNAL=";
-  for (std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-       folder.has_relative_path(); folder = folder.parent_path()) {
-    std::ifstream cache(folder / "CMakeCache.txt");
-    for (std::string line; std::getline(cache, line);) {
-      if (line.starts_with(kHome)) {
-        return std::filesystem::path(line.substr(kHome.size())) / "tests" / "data";
-      }
-    }
-  }
-  ADD_FAILURE() << "this program lies in no build folder";
-  return {};
-}
 
 struct Release {
   std::string version;
@@ -106,7 +91,7 @@ class RubyVersions : public ::testing::TestWithParam<Release> {
  protected:
   void SetUp() override {
     const std::filesystem::path path =
-        data_folder() / ("ruby-state-" + GetParam().version + ".yml");
+        unit::data_folder() / ("ruby-state-" + GetParam().version + ".yml");
     std::ifstream file(path, std::ios::binary);
     ASSERT_TRUE(file.good()) << path;
     text_.assign(std::istreambuf_iterator<char>(file), {});

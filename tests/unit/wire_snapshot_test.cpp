@@ -1,54 +1,13 @@
-// The snapshot: everything written is read again, and what is damaged loses only itself.
-//
-// tests/data/snapshot-0.1.0.bin is a snapshot as version 0.1.0 writes it. It is never written anew,
-// only added to by later versions' own files: whoever can't read it has broken every pool that is
-// running. EINHORN_WRITE_GOLDEN=PATH makes the file of a new version.
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <iterator>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include "wire/snapshot.h"
-#include "wire/tagged.h"
+// The snapshot: everything written is read again, field by field.
+#include "wire_snapshot_support.h"
 
 namespace einhorn::wire {
-namespace {
+namespace testing {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 Instant at(std::int64_t nanoseconds) { return Instant{Duration{nanoseconds}}; }
-
-// How many fields an aggregate has.
-struct Anything {
-  template <typename T>
-  operator T&() const;  // NOLINT: to whatever is asked for
-};
-template <typename T, typename... Given>
-constexpr std::size_t count_fields() {
-  if constexpr (requires { T{Given{}..., Anything{}}; }) {
-    return count_fields<T, Given..., Anything>();
-  } else {
-    return sizeof...(Given);
-  }
-}
-// A new field needs its line in the snapshot's fields() and in the tests of every field below.
-static_assert(count_fields<Settings>() == 41);
-static_assert(count_fields<OwnFile>() == 3);
-static_assert(count_fields<pool::Config>() == 16);
-static_assert(count_fields<pool::Ledger>() == 15);
-static_assert(count_fields<pool::UpgradeProgress>() == 9);
-static_assert(count_fields<pool::Worker>() == 12);
-static_assert(count_fields<Program>() == 5);
-static_assert(count_fields<ListenerRecord>() == 10);
-static_assert(count_fields<WorkerRecord>() == 3);
 
 // Every field has a value of its own that is not its default.
 Settings full_settings() {
@@ -136,6 +95,8 @@ pool::Ledger full_ledger() {
   l.failure = "it burned";
   l.upgrade = pool::UpgradeProgress{Version{41}, Version{42}, false,  false,         true,
                                     true,        43,          at(44), {"one", "two"}};
+  l.quick_deaths = 45;
+  l.quick_deaths_since = at(46);
   return l;
 }
 
@@ -171,6 +132,7 @@ WorkerRecord full_worker(std::uint32_t slot, std::uint64_t epoch) {
   w.last_signaled_at = at(54);
   w.missed_ack = true;
   w.stop_wanted = true;
+  w.stop_with = SIGTERM;
   w.pinged_at = at(55);
   w.pinged_request_id = "\"x\"";
   w.status_text = "busy";
@@ -208,102 +170,37 @@ Snapshot decode(const std::string& journal) {
   return snapshot ? std::move(*snapshot) : Snapshot{};
 }
 
-// --- tagged fields ------------------------------------------------------------------------------
-struct Inner {
-  std::uint8_t small = 1;
-  std::string text = "inner";
-};
-struct Thing {
-  std::string name = "none";
-  std::int64_t count = -1;
-  std::optional<std::uint16_t> maybe;
-  std::vector<Inner> inner;
-};
-template <typename Archive>
-void fields(Archive& archive, Inner& inner) {
-  archive(1, inner.small);
-  archive(2, inner.text);
-}
-template <typename Archive>
-void fields(Archive& archive, Thing& thing) {
-  archive(1, thing.name);
-  archive(2, thing.count);
-  archive(3, thing.maybe);
-  archive(4, thing.inner);
-}
-// The same record as a later version knows it, and one that has lost a field.
-struct LaterThing {
-  Thing old;
-  std::string more = "new";
-};
-template <typename Archive>
-void fields(Archive& archive, LaterThing& thing) {
-  fields(archive, thing.old);
-  archive(77, thing.more);
-}
-struct EarlierThing {
-  std::int64_t count = -5;
-};
-template <typename Archive>
-void fields(Archive& archive, EarlierThing& thing) {
-  archive(2, thing.count);
-}
+}  // namespace testing
 
-TEST(Tagged, IntegersAreLittleEndianOfTheirOwnSize) {
-  std::string out;
-  tagged::put_integer(out, std::uint32_t{0x01020304});
-  tagged::put_integer(out, std::int8_t{-1});
-  EXPECT_EQ(out, std::string("\x04\x03\x02\x01\xff", 5));
-  EXPECT_EQ(tagged::get_integer<std::uint32_t>(out), 0x01020304u);
-  EXPECT_EQ(tagged::get_integer<std::int8_t>(out.substr(4)), -1);
-  EXPECT_EQ(tagged::get_integer<std::int64_t>(std::string("\x05", 1)), 5) << "missing bytes are 0";
-  EXPECT_EQ(tagged::get_integer<std::int64_t>(""), 0);
-}
+namespace {
 
-TEST(Tagged, RecordsGoThereAndBack) {
-  Thing thing;
-  thing.name = std::string("a\0b\n", 4);
-  thing.count = std::numeric_limits<std::int64_t>::min();
-  thing.maybe = 65535;
-  thing.inner = {{7, ""}, {8, "x"}};
-  const Thing read = decode_record<Thing>(encode_record(thing));
-  EXPECT_EQ(read.name, thing.name);
-  EXPECT_EQ(read.count, thing.count);
-  EXPECT_EQ(read.maybe, thing.maybe);
-  ASSERT_EQ(read.inner.size(), 2u);
-  EXPECT_EQ(read.inner[0].small, 7);
-  EXPECT_EQ(read.inner[0].text, "");
-  EXPECT_EQ(read.inner[1].text, "x");
-}
+using namespace testing;  // NOLINT: the values of above
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
-TEST(Tagged, UnknownTagsAreSkippedAndMissingOnesKeepTheirDefault) {
-  LaterThing later;
-  later.old.count = 6;
-  later.more = "unheard of";
-  const Thing read = decode_record<Thing>(encode_record(later));
-  EXPECT_EQ(read.count, 6);
-  EXPECT_EQ(read.name, "none");
-  const LaterThing back = decode_record<LaterThing>(encode_record(read));
-  EXPECT_EQ(back.more, "new");
-  EXPECT_EQ(back.old.count, 6);
-  const Thing from_less = decode_record<Thing>(encode_record(EarlierThing{3}));
-  EXPECT_EQ(from_less.count, 3);
-  EXPECT_EQ(from_less.name, "none");
-  EXPECT_EQ(from_less.maybe, std::nullopt);
-}
-
-TEST(Tagged, RecordsThatEndTooEarlyAreReadUpToThere) {
-  Thing thing;
-  thing.name = "whole";
-  thing.count = 5;
-  thing.inner = {{9, "gone"}};
-  const std::string bytes = encode_record(thing);
-  for (std::size_t length = 0; length <= bytes.size(); ++length) {
-    const Thing read = decode_record<Thing>(std::string_view(bytes).substr(0, length));
-    EXPECT_TRUE(read.name == "whole" || read.name == "none") << length;
-    EXPECT_TRUE(read.count == 5 || read.count == -1) << length;
+// How many fields an aggregate has.
+struct Anything {
+  template <typename T>
+  operator T&() const;  // NOLINT: to whatever is asked for
+};
+template <typename T, typename... Given>
+constexpr std::size_t count_fields() {
+  if constexpr (requires { T{Given{}..., Anything{}}; }) {
+    return count_fields<T, Given..., Anything>();
+  } else {
+    return sizeof...(Given);
   }
 }
+// A new field needs its line in the snapshot's fields() and in the tests of every field below.
+static_assert(count_fields<Settings>() == 41);
+static_assert(count_fields<OwnFile>() == 3);
+static_assert(count_fields<pool::Config>() == 16);
+static_assert(count_fields<pool::Ledger>() == 17);
+static_assert(count_fields<pool::UpgradeProgress>() == 9);
+static_assert(count_fields<pool::Worker>() == 13);
+static_assert(count_fields<Program>() == 5);
+static_assert(count_fields<ListenerRecord>() == 10);
+static_assert(count_fields<WorkerRecord>() == 3);
 
 // --- round trip ---------------------------------------------------------------------------------
 TEST(Snapshot, EveryFieldGoesThereAndBack) {
@@ -412,6 +309,8 @@ TEST(Snapshot, LedgerComesBackFieldByField) {
   EXPECT_EQ(l.upgrade->failures, w.upgrade->failures);
   EXPECT_EQ(l.upgrade->started_at, w.upgrade->started_at);
   EXPECT_EQ(l.upgrade->reports, w.upgrade->reports);
+  EXPECT_EQ(l.quick_deaths, w.quick_deaths);
+  EXPECT_EQ(l.quick_deaths_since, w.quick_deaths_since);
 }
 
 TEST(Snapshot, ProgramsListenersAndWorkersComeBackFieldByField) {
@@ -448,6 +347,7 @@ TEST(Snapshot, ProgramsListenersAndWorkersComeBackFieldByField) {
   EXPECT_EQ(w.last_signaled_at, at(54));
   EXPECT_TRUE(w.missed_ack);
   EXPECT_TRUE(w.stop_wanted);
+  EXPECT_EQ(w.stop_with, SIGTERM);
   EXPECT_EQ(w.pinged_at, at(55));
   EXPECT_EQ(w.pinged_request_id, "\"x\"");
   EXPECT_EQ(w.status_text, "busy");
@@ -462,151 +362,6 @@ TEST(Snapshot, WhatIsNotSetStaysNotSet) {
   EXPECT_EQ(read.ledger.upgrade.has_value(), false);
   EXPECT_EQ(read.ledger.last_spinup, std::nullopt);
   EXPECT_TRUE(read.ledger.respawn);
-}
-
-// --- the journal --------------------------------------------------------------------------------
-TEST(Journal, TheLastEntryOfAKindAndKeyHolds) {
-  Settings renamed = full_settings();
-  renamed.name = "later";
-  WorkerRecord changed = full_worker(3, 57);
-  changed.worker.status_text = "idle";
-  const Snapshot read =
-      decode(encode_journal(full_snapshot()) + encode_entry(renamed) + encode_entry(changed) +
-             encode_gone({Slot{4}, Epoch{58}}) + encode_gone(Version{31}));
-  EXPECT_EQ(read.settings.name, "later");
-  EXPECT_EQ(read.workers.size(), 1u);
-  EXPECT_EQ(read.workers.at(Epoch{57}).worker.status_text, "idle");
-  EXPECT_TRUE(read.programs.empty());
-}
-
-TEST(Journal, AnOptionalThatIsTakenBackIsGone) {
-  pool::Ledger done = full_ledger();
-  done.upgrade.reset();
-  EXPECT_FALSE(
-      decode(encode_journal(full_snapshot()) + encode_entry(done)).ledger.upgrade.has_value());
-}
-
-TEST(Journal, WithoutSettingsNothingGoesOn) {
-  for (const std::string& journal :
-       {std::string(), encode_entry(full_config()) + encode_entry(full_worker(1, 2))}) {
-    const Result<Snapshot> snapshot = decode_snapshot(file_of(journal));
-    ASSERT_FALSE(snapshot.has_value());
-    EXPECT_EQ(snapshot.error().message(), "snapshot: it holds no readable settings");
-  }
-  EXPECT_FALSE(decode_snapshot("").has_value());
-  EXPECT_FALSE(decode_snapshot("too short").has_value());
-}
-
-TEST(Journal, ADamagedEntryLosesOnlyItself) {
-  const std::string before = encode_entry(full_settings()) + encode_entry(full_worker(1, 100));
-  const std::string victim = encode_entry(full_worker(2, 101));
-  const std::string after = encode_entry(full_worker(3, 102)) + encode_entry(full_config());
-  for (std::size_t byte = 0; byte < victim.size(); ++byte) {
-    std::string damaged = victim;
-    damaged[byte] = static_cast<char>(damaged[byte] ^ 0x40);
-    const Snapshot read = decode(before + damaged + after);
-    ASSERT_EQ(read.workers.size(), 2u) << byte;
-    EXPECT_TRUE(read.workers.contains(Epoch{100}));
-    EXPECT_TRUE(read.workers.contains(Epoch{102}));
-    EXPECT_EQ(read.config.number, 12u);
-    EXPECT_FALSE(read.damage.empty()) << "and it is said, byte " << byte;
-  }
-}
-
-TEST(Journal, ATornTailLosesOnlyTheTail) {
-  const std::string whole = encode_journal(full_snapshot());
-  const std::string tail = encode_entry(full_worker(9, 200));
-  for (std::size_t length = 0; length < tail.size(); ++length) {
-    const Snapshot read = decode(whole + tail.substr(0, length));
-    expect_same(read, full_snapshot());
-  }
-  EXPECT_TRUE(decode(whole + tail).workers.contains(Epoch{200}));
-}
-
-TEST(Journal, ZeroesAtTheEndAreNoEntries) {
-  const Snapshot read = decode(encode_journal(full_snapshot()) + std::string(500, '\0'));
-  expect_same(read, full_snapshot());
-}
-
-TEST(Journal, ADamagedListenerIsAnError) {
-  const std::string before = encode_entry(full_settings());
-  const std::string listener = encode_entry(full_listener(0));
-  std::string damaged = listener;
-  damaged.back() = static_cast<char>(damaged.back() ^ 1);
-  const Result<Snapshot> snapshot =
-      decode_snapshot(file_of(before + damaged + encode_entry(full_config())));
-  ASSERT_FALSE(snapshot.has_value());
-  EXPECT_THAT(snapshot.error().message(), HasSubstr("listening socket"));
-}
-
-TEST(Journal, AWorkerThatMakesNoSenseIsLeftOut) {
-  WorkerRecord strange = full_worker(1, 7);
-  strange.worker.state = static_cast<pool::WorkerState>(17);
-  WorkerRecord far = full_worker(4'000'000'000U, 8);
-  const Snapshot read =
-      decode(encode_entry(full_settings()) + encode_entry(strange) + encode_entry(far));
-  EXPECT_TRUE(read.workers.empty());
-  EXPECT_EQ(read.damage.size(), 2u);
-}
-
-TEST(Journal, EntriesOfALaterVersionAreSkippedAndSaid) {
-  // An entry of kind 900, spelled as any other: only its head's sums have to be made anew.
-  std::string entry = encode_gone(Version{5});
-  const auto crc = [](std::string_view bytes) {
-    std::uint32_t sum = 0xffffffffU;
-    for (const char byte : bytes) {
-      sum ^= static_cast<unsigned char>(byte);
-      for (int bit = 0; bit < 8; ++bit) {
-        sum = (sum & 1U) != 0 ? (sum >> 1U) ^ 0xedb88320U : sum >> 1U;
-      }
-    }
-    return sum ^ 0xffffffffU;
-  };
-  std::string kind;
-  tagged::put_integer(kind, std::uint16_t{900});
-  entry.replace(4, 2, kind);
-  std::string sum;
-  tagged::put_integer(sum, crc(std::string_view(entry).substr(0, 24)));
-  entry.replace(24, 4, sum);
-  const Snapshot read = decode(entry + encode_journal(full_snapshot()));
-  expect_same(read, full_snapshot());
-  EXPECT_THAT(read.damage, ElementsAre("an entry of unknown kind 900"));
-}
-
-// --- golden files -------------------------------------------------------------------------------
-// tests/data. Names of source files are relative in our programs, so the build that this program
-// was made in says where its sources are.
-std::filesystem::path data_folder() {
-  constexpr std::string_view kHome = "CMAKE_HOME_DIRECTORY:INTERNAL=";
-  for (std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-       folder.has_relative_path(); folder = folder.parent_path()) {
-    std::ifstream cache(folder / "CMakeCache.txt");
-    for (std::string line; std::getline(cache, line);) {
-      if (line.starts_with(kHome)) {
-        return std::filesystem::path(line.substr(kHome.size())) / "tests" / "data";
-      }
-    }
-  }
-  ADD_FAILURE() << "this program lies in no build folder";
-  return {};
-}
-
-std::string read_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  EXPECT_TRUE(file.good()) << path;
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-TEST(GoldenSnapshot, OfEveryReleaseIsRead) {
-  if (const char* path = std::getenv("EINHORN_WRITE_GOLDEN")) {
-    std::ofstream(path, std::ios::binary) << file_of(encode_journal(full_snapshot()));
-  }
-  const std::string bytes = read_file(data_folder() / "snapshot-0.1.0.bin");
-  ASSERT_GT(bytes.size(), kJournalStart);
-  const Result<Snapshot> snapshot = decode_snapshot(bytes);
-  ASSERT_TRUE(snapshot.has_value()) << snapshot.error().message();
-  EXPECT_THAT(snapshot->damage, IsEmpty());
-  expect_same(*snapshot, full_snapshot());
 }
 
 }  // namespace
