@@ -9,8 +9,8 @@ import time
 import pytest
 from harness import descendants, einhorn_command, wait_until
 from harness.processes import environment_of, kill_exactly, read_stat
+from harness.upgrades import Watch, ask, messages, read_last, settled, upgrade
 from harness.wire import Closed, decode, encode
-from test_upgrade import Watch, ask, messages, read_last, settled, upgrade
 
 ABORTED = "Can not initiate einhorn master reload safely, aborting: "
 

@@ -6,6 +6,9 @@
     pool        one einhorn with its own directory
     load        requests, each of them accounted for
     terminal    a program at a terminal of its own
+    upgrades    releases to go from and to, what is said and seen meanwhile
+    stranger    what another user of the machine can do
+    shell       fixtures for einhornsh, with fake_master: a master made of Python
     programs    where the programs under test and the sample workers are
 """
 

@@ -3,9 +3,21 @@
 import json
 import os
 import subprocess
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 UID = 54321  # nobody has it
+
+
+@pytest.fixture
+def shared_directory():
+    """A directory like /tmp: everybody writes, nobody removes what is another one's."""
+    with tempfile.TemporaryDirectory(prefix="einhorn-shared-") as path:
+        os.chmod(path, 0o1777)
+        yield Path(path)
 
 
 def run(script, *arguments, timeout=20):
