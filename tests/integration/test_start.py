@@ -7,7 +7,7 @@ import stat
 import subprocess
 
 import pytest
-from harness import einhorn_command, http_get, is_alive, wait_until, worker
+from harness import einhorn_command, http_get, is_alive, program, wait_until, worker
 from harness.waiting import stays_true
 
 # --- what comes up --------------------------------------------------------------------------------
@@ -433,3 +433,13 @@ def test_quiet_and_verbose(make_pool):
     verbose.wait_ready(1)
     assert " INFO: " not in quiet.log()
     assert verbose.count_log(r"\] DEBUG: ") > 0
+
+
+@pytest.mark.parametrize("name, wanted", [("einhorn", set()), ("einhornsh", {"libedit.so.2"})])
+def test_libraries_that_are_loaded_at_each_start(name, wanted):
+    """Every master and every check of one pays for them."""
+    said = subprocess.run(
+        ["readelf", "-d", program(name)], capture_output=True, text=True, check=True
+    ).stdout
+    found = set(re.findall(r"\(NEEDED\)[^\[]*\[([^\]]+)\]", said))
+    assert {one for one in found if not one.startswith("ld-linux")} == {"libc.so.6", *wanted}
