@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "master/master.h"
+#include "master/to_ruby.h"
 
 namespace einhorn::master {
 namespace {
@@ -95,6 +96,9 @@ Status Master::begin_leaving_to_ruby(bool smooth) {
     return make_error("--to-ruby",
                       guard_.socket() < 0 ? "there is no guard" : "another hand-off is under way");
   }
+  if (Status possible = check_leaving_to_ruby(settings_, pool_->config()); !possible) {
+    return possible;
+  }
   to_ruby_ = true;
   return begin_upgrade(smooth, false);
 }
@@ -133,7 +137,11 @@ Status Master::begin_reload() {
                  base_name(settings_.reexec_commandline.empty() ? settings_.script
                                                                 : settings_.reexec_commandline[0]) +
                  ")...");
-  Result<os::SpawnSpec> spec = successor_spec({"--upgrade-check"});
+  // Ruby's Einhorn passes its check too, but could never go on with our state. It does not know
+  // this option, so that it is found out here, and not when it has been waited for in vain.
+  Result<os::SpawnSpec> spec =
+      successor_spec(to_ruby_ ? std::vector<std::string>{"--upgrade-check"}
+                              : std::vector<std::string>{"--log-format=text", "--upgrade-check"});
   Result<os::Spawned> check = spec ? spawn_beside(*spec) : Result<os::Spawned>(spec.error());
   if (!check) {
     settings_.pending_upgrades = 0;
@@ -192,10 +200,13 @@ bool Master::on_handoff_child(Pid pid, os::Ended how) {
     if (how.code == kExited && how.status == 0) {
       to_ruby_ ? become_ruby() : boot_successor();
     } else {
+      const bool perhaps_ruby = how.code == kExited && how.status == 1 && !to_ruby_ &&
+                                !settings_.reexec_commandline.empty();
       fail_handoff(
           "the check (--upgrade-check) " +
           std::string(how.code == kExited ? "exited with status " : "was killed by signal ") +
-          std::to_string(how.status));
+          std::to_string(how.status) +
+          (perhaps_ruby ? "; if --reexec-as names Ruby's Einhorn, say --to-ruby" : ""));
     }
     return true;
   }

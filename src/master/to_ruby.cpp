@@ -220,6 +220,23 @@ Result<os::Becoming> plan(Boot& boot, os::Kernel& kernel) {
 
 }  // namespace
 
+Status check_leaving_to_ruby(const wire::Settings& settings, const pool::Config& config) {
+  std::string why;
+  if (config.ack_mode == pool::AckMode::kNotify) {
+    why = "-m notify, so no worker would ever count as up";
+  } else if (!settings.directory.empty()) {
+    why = "--chdir, so workers would start in another directory";
+  }
+  for (const std::string& argument : settings.original_command) {
+    for (const std::string_view placeholder : {"{fd}", "{fd:", "{index}"}) {
+      if (why.empty() && argument.find(placeholder) != std::string::npos) {
+        why = "replacements in arguments, so workers would be given \"" + argument + "\"";
+      }
+    }
+  }
+  return why.empty() ? Status(Ok{}) : make_error("--to-ruby", "Ruby's Einhorn has no " + why);
+}
+
 os::MasterIs leave_to_ruby(Boot& boot, pid_t master, int control) {
   os::MasterIs left = os::MasterIs::kThere;
   Result<std::unique_ptr<os::LinuxKernel>> kernel = os::LinuxKernel::create();

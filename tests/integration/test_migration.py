@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,51 @@ def test_timers_that_run_go_on(make_ruby):
     for pid in first:
         pool.wait_log(rf"Worker {pid} has been up for 2s, so we are considering it alive")
     assert set(wait_children(pool, 2, 1)) & set(first) == set()
+
+
+def inherited_connections(pid, pool):
+    """The descriptor that -g gave a worker, and what is at it."""
+    number = environment_of(pid).get("EINHORN_SOCK_FD")
+    return number and open_descriptors(pid).get(int(number), "")
+
+
+def test_workers_with_a_connection_of_their_own(make_ruby, make_load):
+    """-g: of no use to programs under Ruby's, where it is closed on exec; after the change of hands
+    new workers have one, it outlives masters, and an ACK by it counts."""
+    pool = make_ruby(
+        ["-g", "-n", "3", "-m", "manual", "-b", "127.0.0.1:0", "--reexec-as", OURS],
+        "http_worker --ack=path",
+    )
+    wait_children(pool, 3, 0)
+    load = make_load(address(pool), connections=8, rate=400)
+    load.wait_ok(20)
+    assert upgrade(pool)[-1] == "Upgrade done" and is_ours(pool)
+    workers = check_whole(pool, 3, 1)
+    assert ruby_state(pool)[":command_socket_as_fd"] is True
+    for pid in workers:
+        assert inherited_connections(pid, pool).startswith("socket:")
+    pool.kill_master()
+    assert upgrade(pool)[-1] == "Upgrade done"
+    for pid in check_whole(pool, 3, 2):
+        assert inherited_connections(pid, pool).startswith("socket:")
+    load.wait_more(50)
+    assert load.stop()["failures"] == 0
+
+
+def test_acks_by_a_connection_of_their_own_after_the_change(make_ruby, tmp_path):
+    """The same with workers that say it over that connection alone."""
+    options = tmp_path / "options"
+    options.write_text("--ack=path\n")
+    pool = make_ruby(
+        ["-g", "-n", "2", "-m", "manual", "-b", "127.0.0.1:0", "--reexec-as", OURS],
+        ["http_worker", f"--options-file={options}"],
+    )
+    wait_children(pool, 2, 0)
+    options.write_text("--ack=fd\n")
+    assert upgrade(pool)[-1] == "Upgrade done" and is_ours(pool)
+    check_whole(pool, 2, 1)
+    assert upgrade(pool)[-1] == "Upgrade done"
+    check_whole(pool, 2, 2)
 
 
 # --- from ours to Ruby ----------------------------------------------------------------------------
@@ -621,6 +667,45 @@ def start_leaving(make_pool, make_load, tmp_path):
         return pool
 
     return make
+
+
+@pytest.mark.parametrize(
+    "arguments, words, why",
+    [
+        (["-m", "notify"], [], "-m notify, so no worker would ever count as up"),
+        (["--chdir", "@DIR@"], [], "--chdir, so workers would start in another directory"),
+        ([], ["{fd}"], 'replacements in arguments, so workers would be given "{fd}"'),
+        ([], ["x={fd:web}"], 'replacements in arguments, so workers would be given "x={fd:web}"'),
+        ([], ["{index}"], 'replacements in arguments, so workers would be given "{index}"'),
+    ],
+)
+def test_what_rubys_can_not_do_is_refused_at_once(make_pool, arguments, words, why):
+    pool = make_pool(
+        ["-n", "1", "-b", "127.0.0.1:0,name=web", "--reexec-as", RUBYS, *arguments],
+        ["sleep", "1000", *words] if not words else ["sh", "-c", "exec sleep 1000", *words],
+    )
+    before = pool.wait_state(lambda s: s["workers"])
+    (_, last) = upgrade(pool, "upgrade", "--to-ruby")
+    assert last == f"Could not start the upgrade: --to-ruby: Ruby's Einhorn has no {why}"
+    after = pool.state_json()
+    assert is_ours(pool) and not after["upgrading"]
+    assert [after[key] for key in ("master", "generation")] == [
+        before[key] for key in ("master", "generation")
+    ]
+
+
+def test_an_upgrade_of_ours_does_not_wait_for_rubys(make_pool):
+    """--reexec-as names Ruby's, and nobody has said --to-ruby: the check finds it out at once."""
+    pool = make_pool(["-n", "1", "-m", "0.05", "-b", "127.0.0.1:0", "--reexec-as", RUBYS])
+    pool.wait_ready(1)
+    master = pool.master_pid
+    begun = time.monotonic()
+    last = upgrade(pool)[-1]
+    assert time.monotonic() - begun < 20
+    assert last.startswith("Could not start the upgrade: ")
+    assert last.endswith("if --reexec-as names Ruby's Einhorn, say --to-ruby")
+    assert pool.master_pid == master and is_ours(pool)
+    assert upgrade(pool, "upgrade", "--to-ruby")[-1] == "Upgrade done" and not is_ours(pool)
 
 
 @pytest.mark.parametrize(
