@@ -145,7 +145,7 @@ os::SpawnSpec Master::spawn_spec(const pool::Spawn& action, const wire::Program&
   }
   spec.sibling = guard_.socket() >= 0;
   spec.parent_death_signal = settings_.kill_children_on_exit ? pool_->config().stop_signal : 0;
-  spec.nice = settings_.nice_worker;
+  spec.nice = has_renice_command() ? std::nullopt : settings_.nice_worker;
   spec.note = journal_->note();
   return spec;
 }
@@ -202,6 +202,57 @@ void Master::spawn(const pool::Spawn& action) {
   }
   note_worker(action.worker);
   events_.push_back(pool::event::Spawned{action.worker});
+  if (spawned->nice_error != 0) {
+    tell_nice_failed("worker " + std::to_string(process.pid), *spec.nice,
+                     Error{spawned->nice_error, "setpriority", ""});
+  } else if (settings_.nice_worker) {
+    renice(process.pid, *settings_.nice_worker);
+  }
+}
+
+bool Master::has_renice_command() const {
+  return settings_.renice_command != wire::Settings{}.renice_command && guard_.socket() >= 0;
+}
+
+// --nice's third part is there for levels that we have no right to set: it is a command of the
+// shell, such as `sudo renice`. The usual one needs no process, as we do the same ourselves. False:
+// it is the usual one.
+bool Master::renice(Pid pid, int level) {
+  if (!has_renice_command()) {
+    return false;
+  }
+  const std::string command =
+      settings_.renice_command + " " + std::to_string(level) + " -p " + std::to_string(pid);
+  log_->info("renicing", "Running \"" + command + "\" to renice to level " + std::to_string(level));
+  os::SpawnSpec spec;
+  spec.program = "/bin/sh";
+  spec.arguments = {"sh", "-c", command};
+  spec.environment = settings_.start_environment;
+  spec.keep_below = keep_below_;
+  Result<os::Spawned> spawned = kernel_.spawn(spec);
+  if (!spawned || spawned->failed) {
+    log_->error("renice_failed",
+                "Could not run \"" + command + "\", but continuing on anyway: " +
+                    (spawned ? spawned->failed->message() : spawned.error().message()));
+  }
+  if (spawned) {
+    if (spawned->pidfd >= 0) {
+      kernel_.close(spawned->pidfd);
+    }
+    if (spawned->failed) {
+      roster_->expect_ghost(spawned->pid);
+      guard_.ask_for(spawned->pid);
+    } else {
+      renicers_.insert(spawned->pid);
+    }
+  }
+  return true;
+}
+
+void Master::tell_nice_failed(const std::string& who, int level, const Error& error) {
+  log_->error("renice_failed", "Could not set the nice level of " + who + " to " +
+                                   std::to_string(level) +
+                                   ", but continuing on anyway: " + error.message());
 }
 
 void Master::say(const pool::Note& note) {

@@ -240,6 +240,13 @@ void Master::on_child_ended(Pid pid, os::Ended how) {
   if (roster_->forget_ghost(pid) || on_handoff_child(pid, how)) {
     return;
   }
+  if (renicers_.erase(pid) > 0) {
+    if (how.status != 0) {
+      log_->error("renice_failed",
+                  "Renice command " + describe(exit_status(how)) + ", but continuing on anyway.");
+    }
+    return;
+  }
   const std::optional<WorkerId> worker = roster_->find_pid(pid);
   if (!worker) {
     log_->debug("Reaped process " + std::to_string(pid) + ", which is no worker");

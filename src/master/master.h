@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -122,6 +123,9 @@ class Master final : public CommandTarget {
   void carry_out(const pool::Action& action);
   void spawn(const pool::Spawn& action);
   void note_worker(WorkerId id);
+  [[nodiscard]] bool has_renice_command() const;
+  bool renice(Pid pid, int level);
+  void tell_nice_failed(const std::string& who, int level, const Error& error);
   [[nodiscard]] os::SpawnSpec spawn_spec(const pool::Spawn& action, const wire::Program& program);
   void leave(int exit_code);
   void say(const pool::Note& note);
@@ -166,6 +170,7 @@ class Master final : public CommandTarget {
   Instant wall_checked_at_;
   Pid public_pid_ = 0;
   Pid own_pid_ = 0;
+  std::set<Pid> renicers_;  // processes of --nice's RENICE_CMD
   std::optional<int> exit_code_;
   bool left_ = false;  // another master acts
   Handoff handoff_;

@@ -401,8 +401,8 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
     {0, "reexec-as", "CMDLINE", "What to run in place of einhorn itself when upgrading",
      apply_reexec_as},
     {0, "nice", "MASTER[:WORKER[:RENICE_CMD]]",
-     "Nice levels of Einhorn and of its workers, -20 to 19, and the program that sets them "
-     "(/usr/bin/renice)",
+     "Nice levels of the master and of workers, -20 to 19, and a command that sets them where "
+     "Einhorn lacks the right to, such as `sudo renice`",
      apply_nice},
     {0, "gc-before-fork", nullptr,
      "Collect garbage before forking; of a meaning for --preload only",

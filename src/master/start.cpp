@@ -301,8 +301,10 @@ void Master::resume() {
     }
   }
   settings_dirty_ = true;
-  if (settings_.nice_master) {
-    kernel_.set_nice(*settings_.nice_master);
+  if (settings_.nice_master && !renice(own_pid_, *settings_.nice_master)) {
+    if (Status set = kernel_.set_nice(*settings_.nice_master); !set) {
+      tell_nice_failed("the master", *settings_.nice_master, set.error());
+    }
   }
   if (Status kept = journal_->rewrite(snapshot()); !kept) {
     log_->error("snapshot_failed", "Can't write the snapshot: " + kept.error().message());

@@ -98,7 +98,8 @@ struct SpawnSpec {
 struct Spawned {
   Pid pid = 0;
   int pidfd = -1;               // the caller's to close
-  std::optional<Error> failed;  // it could not become the program and is gone; "exec ./x": EACCES
+  std::optional<Error> failed;  // it could not become the program and is gone; "exec /x": EACCES
+  int nice_error = 0;           // errno, if it runs with the spawner's nice level
 };
 
 // As in siginfo_t: code is CLD_EXITED, CLD_KILLED or CLD_DUMPED, status the exit code or signal.
@@ -172,7 +173,7 @@ class Kernel {
   virtual std::uint32_t own_uid() = 0;
   virtual std::optional<MemoryUse> memory_of(Pid pid) = 0;
 
-  virtual void set_nice(int level) = 0;  // of this process; failing is harmless
+  virtual Status set_nice(int level) = 0;  // of this process
 
   // Removes a file if it still is the one of that device and inode.
   virtual void remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) = 0;

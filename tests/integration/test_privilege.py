@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 
 import pytest
 from harness import descendants, program, stranger
@@ -20,20 +19,12 @@ GONE = "FileNotFoundError"
 
 
 @pytest.fixture
-def shared(tmp_path_factory):
-    """A directory like /tmp: everybody writes, nobody removes what is another one's."""
-    with tempfile.TemporaryDirectory(prefix="einhorn-shared-") as path:
-        os.chmod(path, 0o1777)
-        yield path
-
-
-@pytest.fixture
-def open_pool(make_pool, shared):
+def open_pool(make_pool, shared_directory):
     """A pool in a directory for everybody, started with an umask that hides nothing."""
 
     def start(*args, **kwargs):
         kwargs.setdefault("preexec", lambda: os.umask(0) and None)
-        return make_pool(*args, directory=shared, **kwargs)
+        return make_pool(*args, directory=shared_directory, **kwargs)
 
     return start
 
@@ -275,8 +266,8 @@ def test_nobody_else_notifies_for_a_worker(open_pool):
     assert not any(w["acked"] for w in pool.workers())
 
 
-# In the pool's own pid namespace, as root: the stranger connects and ends, leaving the connection to
-# a child; the next worker gets the stranger's pid; and the child sends an ACK from "that process".
+# In the pool's own pid namespace, as root: the stranger connects and ends, leaving the connection
+# to a child; the next worker gets its pid; and the child sends an ACK from "that process".
 USED_AGAIN = """
 import json, os, socket, sys
 path, uid = sys.argv[1], int(sys.argv[2])
@@ -289,7 +280,8 @@ def command(document):
         return json.loads(stream.makefile().readline())["message"]
 
 def workers():
-    return {w["pid"]: w for w in json.loads(command({"command": "state", "args": ["json"]}))["workers"]}
+    state = json.loads(command({"command": "state", "args": ["json"]}))
+    return {w["pid"]: w for w in state["workers"]}
 
 for attempt in range(20):
     say_end, say_begin = os.pipe()

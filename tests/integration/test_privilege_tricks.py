@@ -6,9 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 from harness import program, stranger, wait_until
@@ -17,14 +15,6 @@ from harness.stranger import as_stranger
 pytestmark = pytest.mark.root
 
 PRECIOUS = "precious\n"
-
-
-@pytest.fixture
-def shared():
-    """A directory like /tmp: everybody writes, nobody removes what is another one's."""
-    with tempfile.TemporaryDirectory(prefix="einhorn-shared-") as path:
-        os.chmod(path, 0o1777)
-        yield Path(path)
 
 
 @pytest.fixture
@@ -68,9 +58,9 @@ def looks(path):
     return status.st_mode, status.st_uid, status.st_ino, status.st_size, content
 
 
-def run(shared, *arguments, timeout=20):
+def run(shared_directory, *arguments, timeout=20):
     """Starts a pool that ought to be refused; returns its last line."""
-    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(shared)}
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(shared_directory)}
     done = subprocess.run(
         [program("einhorn"), "-q", "-q", *arguments, "--", "/bin/sleep", "1000"],
         env=environment,
@@ -97,25 +87,25 @@ REASONS = {
 
 @pytest.mark.parametrize("trick", REASONS)
 @pytest.mark.parametrize("suffix, option", [("lock", "-f"), ("pid", "-e")])
-def test_a_lock_or_pid_file_that_is_not_ours(shared, victim, trick, suffix, option):
-    path = shared / f"einhorn.{suffix}"
+def test_a_lock_or_pid_file_that_is_not_ours(shared_directory, victim, trick, suffix, option):
+    path = shared_directory / f"einhorn.{suffix}"
     put(trick, path, victim)
     before = looks(path)
-    assert run(shared) == f"einhorn: open {path}: {REASONS[trick]}{option}"
+    assert run(shared_directory) == f"einhorn: open {path}: {REASONS[trick]}{option}"
     assert looks(path) == before
     assert victim.read_text() == PRECIOUS
     assert not (victim.parent / "nothing").exists()
-    left = {p.name for p in shared.iterdir()}
+    left = {p.name for p in shared_directory.iterdir()}
     assert left <= {path.name, "einhorn.lock"}, "what was made is gone again; a lock stays"
 
 
 @pytest.mark.parametrize("trick", REASONS)
 @pytest.mark.parametrize("suffix", ["sock", "sock.notify"])
-def test_a_command_or_notify_socket_that_is_not_ours(shared, victim, trick, suffix):
-    path = shared / f"einhorn.{suffix}"
+def test_a_command_or_notify_socket_that_is_not_ours(shared_directory, victim, trick, suffix):
+    path = shared_directory / f"einhorn.{suffix}"
     put(trick, path, victim)
     before = looks(path)
-    line = run(shared)
+    line = run(shared_directory)
     assert line.startswith("einhorn: ") and str(path) in line and "-d" in line
     if trick == "dead socket":
         assert line == (
@@ -124,26 +114,26 @@ def test_a_command_or_notify_socket_that_is_not_ours(shared, victim, trick, suff
         )
     assert looks(path) == before
     assert victim.read_text() == PRECIOUS
-    assert {p.name for p in shared.iterdir()} == {path.name, "einhorn.lock"}
+    assert {p.name for p in shared_directory.iterdir()} == {path.name, "einhorn.lock"}
 
 
 @pytest.mark.parametrize("trick", REASONS)
-def test_a_log_file_that_is_not_ours(shared, victim, trick):
-    path = shared / "pool.log"
+def test_a_log_file_that_is_not_ours(shared_directory, victim, trick):
+    path = shared_directory / "pool.log"
     put(trick, path, victim)
     before = looks(path)
-    line = run(shared, "--log-file", str(path))
+    line = run(shared_directory, "--log-file", str(path))
     assert line == f"einhorn: open {path}: {REASONS[trick]}--log-file"
     assert looks(path) == before
     assert victim.read_text() == PRECIOUS
-    assert [p.name for p in shared.iterdir()] == [path.name]
+    assert [p.name for p in shared_directory.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("trick", ["link", "dangling link", "file for all"])
-def test_a_log_file_that_is_replaced_later(make_pool, shared, victim, trick):
+def test_a_log_file_that_is_replaced_later(make_pool, shared_directory, victim, trick):
     """The log is opened anew on SIGUSR1 and by every master and for every line of the guard's: none
     of them is written to what lies there now."""
-    path = shared / "pool.log"
+    path = shared_directory / "pool.log"
     pool = make_pool(["-n", "1", "-m", "0.05", "--log-file", str(path)])
     pool.wait_ready(1)
     path.rename(victim.parent / "kept.log")
@@ -159,9 +149,9 @@ def test_a_log_file_that_is_replaced_later(make_pool, shared, victim, trick):
     assert not (victim.parent / "nothing").exists()
 
 
-def test_a_log_that_is_our_own_link_is_followed(make_pool, shared, tmp_path):
-    (shared / "pool.log").symlink_to(tmp_path / "real.log")
-    pool = make_pool(["-n", "1", "-m", "0.05", "--log-file", str(shared / "pool.log")])
+def test_a_log_that_is_our_own_link_is_followed(make_pool, shared_directory, tmp_path):
+    (shared_directory / "pool.log").symlink_to(tmp_path / "real.log")
+    pool = make_pool(["-n", "1", "-m", "0.05", "--log-file", str(shared_directory / "pool.log")])
     pool.wait_ready(1)
     assert pool.stop() == 0
     assert "Launched" in (tmp_path / "real.log").read_text()
@@ -179,11 +169,11 @@ def test_a_log_that_another_user_was_given_is_written_to(make_pool, tmp_path):
 
 
 @pytest.mark.parametrize("trick", ["link", "dangling link", "file", "pipe", "directory"])
-def test_a_unix_listener_whose_place_is_taken(shared, victim, trick):
-    path = shared / "web.sock"
+def test_a_unix_listener_whose_place_is_taken(shared_directory, victim, trick):
+    path = shared_directory / "web.sock"
     put(trick, path, victim)
     before = looks(path)
-    assert run(shared, "-b", f"unix:{path}") == (
+    assert run(shared_directory, "-b", f"unix:{path}") == (
         f"einhorn: -b unix:{path}: bind unix:{path}: there is a file that is no socket: "
         "Address already in use"
     )
@@ -223,8 +213,8 @@ class Impostor:
 
 
 @pytest.mark.parametrize("serving", [True, False], ids=["answers", "accepts nobody"])
-def test_an_impostor_is_not_spoken_to(shared, serving):
-    path = shared / "einhorn.sock"
+def test_an_impostor_is_not_spoken_to(shared_directory, serving):
+    path = shared_directory / "einhorn.sock"
     impostor = Impostor(path, backlog=8 if serving else 0)
     filling = [socket.socket(socket.AF_UNIX) for _ in range(3)]
     if serving:
@@ -234,7 +224,7 @@ def test_an_impostor_is_not_spoken_to(shared, serving):
             one.setblocking(False)
             one.connect_ex(str(path))
     try:
-        assert run(shared) == (
+        assert run(shared_directory) == (
             f"einhorn: socket path {path}: the socket there belongs to user 54321; "
             "remove it or name another path with -d"
         )
@@ -245,36 +235,37 @@ def test_an_impostor_is_not_spoken_to(shared, serving):
     assert impostor.heard == []
 
 
-def test_a_strangers_pool_is_not_gone_on_with(make_pool, shared):
+def test_a_strangers_pool_is_not_gone_on_with(make_pool, shared_directory):
     """A pool without a guard gives itself to the next einhorn of its name, which then runs its
     programs. One that another user has put there must not get root to do so."""
-    copy = shared / "einhorn-of-the-stranger"
+    copy = shared_directory / "einhorn-of-the-stranger"
     shutil.copy(program("einhorn"), copy)
-    command = [str(copy), "-n", "1", "-m", "0.05", "-f", str(shared / "x.lock")]
-    command += ["-e", str(shared / "x.pid"), "--", "/bin/sleep", "1001"]
+    command = [str(copy), "-n", "1", "-m", "0.05", "-f", str(shared_directory / "x.lock")]
+    command += ["-e", str(shared_directory / "x.pid"), "--", "/bin/sleep", "1001"]
     user = ["setpriv", f"--reuid={stranger.UID}", f"--regid={stranger.UID}", "--clear-groups"]
-    pool = make_pool(directory=shared, cwd="/", start=False)
+    pool = make_pool(directory=shared_directory, cwd="/", start=False)
     pool.command_line = lambda: [*user, *command]
     pool.start()
     pool.wait_ready(1)
     os.kill(pool.guard_pid, signal.SIGKILL)
     pool.wait_log("The guard is gone")
-    line = run(shared)
-    assert line.startswith(f"einhorn: socket path {shared}/einhorn.sock: the socket there belongs")
+    line = run(shared_directory)
+    path = shared_directory / "einhorn.sock"
+    assert line.startswith(f"einhorn: socket path {path}: the socket there belongs to user 54321")
     state = pool.state_json()
     assert os.stat(f"/proc/{state['master']}").st_uid == stranger.UID
     assert [os.stat(f"/proc/{w['pid']}").st_uid for w in state["workers"]] == [stranger.UID]
 
 
-def test_an_einhorn_of_the_stranger_is_refused_what_is_ours(make_pool, shared):
+def test_an_einhorn_of_the_stranger_is_refused_what_is_ours(make_pool, shared_directory):
     """The other way round: their start with our names disturbs nothing and is told why."""
-    copy = shared / "einhorn-of-the-stranger"
+    copy = shared_directory / "einhorn-of-the-stranger"
     shutil.copy(program("einhorn"), copy)
-    pool = make_pool(["-n", "1", "-m", "0.05"], directory=shared)
+    pool = make_pool(["-n", "1", "-m", "0.05"], directory=shared_directory)
     pool.wait_ready(1)
     done = subprocess.run(
         [str(copy), "-q", "-q", "--", "/bin/sleep", "1"],
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(shared)},
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(shared_directory)},
         user=stranger.UID,
         group=stranger.UID,
         extra_groups=[],
@@ -285,7 +276,7 @@ def test_an_einhorn_of_the_stranger_is_refused_what_is_ours(make_pool, shared):
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"einhorn: open {shared}/einhorn.lock: it belongs to user 0; "
+        f"einhorn: open {shared_directory}/einhorn.lock: it belongs to user 0; "
         "remove it or name another path with -f\n"
     )
     assert len(pool.pids()) == 1

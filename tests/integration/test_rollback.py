@@ -8,8 +8,7 @@ import signal
 
 import pytest
 from harness import load_yaml, worker
-from harness.waiting import stays_true
-from test_upgrade import (
+from harness.upgrades import (
     Releases,
     Watch,
     ask,
@@ -20,6 +19,7 @@ from test_upgrade import (
     shell,
     upgrade,
 )
+from harness.waiting import stays_true
 
 SERVER = '#!/bin/sh\nexec "{worker}" --options-file=options\n'
 
@@ -179,8 +179,8 @@ def program_is_a_directory(pool):
         (vanish, r"current: No such file or directory"),
         (dangle, r"current: No such file or directory"),
         (no_directory, r"(current|file).*: Not a directory"),
-        (missing_program, r"Could not find \./server"),
-        (program_is_a_directory, r"Could not find \./server"),
+        (missing_program, r"Could not find \./server: there is no /\S*/r1/server"),
+        (program_is_a_directory, r"Could not find \./server: there is no /\S*/r1/server"),
     ],
 )
 def test_an_upgrade_that_could_not_start(start, make_load, prepare, reason):

@@ -173,6 +173,42 @@ def test_nice(dump_pool):
     assert read_stat(pool.master_pid).nice == 1
 
 
+@pytest.mark.root
+def test_nice_levels_without_the_right_to_them(make_pool):
+    """Said, and no reason not to serve."""
+    pool = make_pool(
+        ["-m", "0.05", "--nice=-5:-6"],
+        wrapper=["prlimit", "--nice=0", "setpriv", "--bounding-set=-sys_nice"],
+    )
+    (entry,) = pool.wait_ready(1)
+    pool.wait_log("Could not set the nice level of the master to -5, but continuing on anyway: ")
+    pool.wait_log(rf"Could not set the nice level of worker {entry['pid']} to -6, but continuing")
+    assert read_stat(entry["pid"]).nice == 0
+
+
+@pytest.mark.root
+def test_nice_levels_set_by_a_command(make_pool, tmp_path):
+    """Who lacks the right to a level gives a command that has it, such as `sudo renice`."""
+    script = tmp_path / "renice"
+    script.write_text('#!/bin/sh\necho "$*" >>"$0.calls"\nexec renice "$2" -p "$4" >/dev/null\n')
+    script.chmod(0o755)
+    pool = make_pool(["-n", "2", "-m", "0.05", "--nice", f"3:7:{script} -x"])
+    calls = tmp_path / "renice.calls"
+    pids = [entry["pid"] for entry in pool.wait_ready(2)]
+    wanted = {pool.master_pid: 3, **{pid: 7 for pid in pids}}
+    wait_until(lambda: {pid: read_stat(pid).nice for pid in wanted} == wanted)
+    assert sorted(calls.read_text().splitlines()) == sorted(
+        f"-x {level} -p {pid}" for pid, level in wanted.items()
+    )
+    pool.wait_log(rf'Running "{script} -x 7 -p {pids[0]}" to renice to level 7')
+    master = pool.kill_master()
+    wait_until(lambda: read_stat(master).nice == 3)
+    script.write_text("#!/bin/sh\nexit 4\n")
+    os.kill(pids[0], signal.SIGKILL)
+    pool.wait_log("Renice command exited with status 4, but continuing on anyway")
+    pool.wait_ready(2)
+
+
 # --- workers that can't be started ----------------------------------------------------------------
 
 

@@ -114,7 +114,7 @@ class SimulatedKernel final : public os::Kernel {
   std::optional<os::MemoryUse> memory_of(Pid pid) override;
   // Its guard always runs the same program.
   std::optional<int> own_program_unless(Pid pid) override;
-  void set_nice(int level) override { static_cast<void>(level); }
+  Status set_nice(int /*level*/) override { return Ok{}; }
   void remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) override;
   Result<std::string> current_directory() override { return std::string("/"); }
   Result<std::string> resolve_directory(const std::string& path) override;

@@ -170,7 +170,10 @@ TEST_F(LinuxFiles, ProgramsAreFoundAsAShellFindsThem) {
   EXPECT_EQ(none.error().message(), "Could not find no-such-tool in PATH");
   const Result<std::string> no_file = kernel().find_program("./no-such", "/bin", path(""));
   ASSERT_FALSE(no_file.has_value());
-  EXPECT_EQ(no_file.error().message(), "Could not find ./no-such");
+  EXPECT_EQ(no_file.error().message(),
+            "Could not find ./no-such: there is no " + path("") + "/no-such");
+  EXPECT_EQ(kernel().find_program("/no/such", "/bin", path("")).error().message(),
+            "Could not find /no/such");
 }
 
 TEST_F(LinuxFiles, DirectoriesAreResolved) {

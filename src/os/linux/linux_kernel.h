@@ -46,7 +46,7 @@ class LinuxKernel final : public Kernel {
   Pid own_parent() override;
   std::uint32_t own_uid() override;
   std::optional<MemoryUse> memory_of(Pid pid) override;
-  void set_nice(int level) override;
+  Status set_nice(int level) override;
   void remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) override;
   Result<std::string> current_directory() override;
   Result<std::string> resolve_directory(const std::string& path) override;

@@ -48,6 +48,14 @@ std::int64_t number_at(std::string_view text, int index) {
   return number;
 }
 
+// Without "/./", for people to read.
+std::string plain_path(std::string path) {
+  for (std::size_t at = 0; (at = path.find("/./", at)) != std::string::npos;) {
+    path.erase(at, 2);
+  }
+  return path;
+}
+
 bool is_program(const std::string& path) {
   struct stat status {};
   return stat(path.c_str(), &status) == 0 && !S_ISDIR(status.st_mode);
@@ -163,7 +171,12 @@ std::optional<MemoryUse> LinuxKernel::memory_of(Pid pid) {
   return MemoryUse{static_cast<std::uint64_t>(number_at(statm, 1)) * page};
 }
 
-void LinuxKernel::set_nice(int level) { setpriority(PRIO_PROCESS, 0, level); }
+Status LinuxKernel::set_nice(int level) {
+  if (setpriority(PRIO_PROCESS, 0, level) != 0) {
+    return Error{errno, "setpriority", ""};
+  }
+  return Ok{};
+}
 
 void LinuxKernel::remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) {
   struct stat status {};
@@ -202,7 +215,8 @@ Result<std::string> LinuxKernel::find_program(const std::string& name, const std
     if (is_program(absolute(name))) {
       return name;
     }
-    return make_error("Could not find " + name, "");
+    return make_error("Could not find " + name,
+                      name.starts_with('/') ? "" : "there is no " + plain_path(absolute(name)));
   }
   std::size_t begin = 0;
   while (begin <= path.size()) {

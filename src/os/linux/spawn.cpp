@@ -30,9 +30,9 @@
 namespace einhorn::os {
 namespace {
 
-enum class Stage { kNone, kGroup, kNice, kParent, kDirectory, kDescriptors, kConnect, kExec };
-constexpr std::array<const char*, 8> kStageNames = {
-    "", "setpgid", "nice", "watch parent", "chdir", "pass descriptors", "connect", "exec"};
+enum class Stage { kNone, kGroup, kParent, kDirectory, kDescriptors, kConnect, kExec };
+constexpr std::array<const char*, 7> kStageNames = {
+    "", "setpgid", "watch parent", "chdir", "pass descriptors", "connect", "exec"};
 static_assert(static_cast<std::size_t>(Stage::kExec) + 1 == kStageNames.size());
 
 constexpr std::size_t kStackBytes = 64 * 1024;
@@ -61,6 +61,7 @@ struct ChildPlan {
   // what the child leaves behind
   volatile Stage stage = Stage::kNone;
   volatile int error = 0;
+  volatile int nice_error = 0;
 };
 
 [[noreturn]] void child_fail(ChildPlan* plan, Stage stage, int error) {
@@ -153,7 +154,7 @@ int child_main(void* argument) {
     child_fail(plan, Stage::kGroup, errno);
   }
   if (plan->nice != nullptr && syscall(SYS_setpriority, PRIO_PROCESS, 0, *plan->nice) < 0) {
-    child_fail(plan, Stage::kNice, errno);
+    plan->nice_error = errno;  // no reason not to serve
   }
   if (plan->directory != nullptr && syscall(SYS_chdir, plan->directory) < 0) {
     child_fail(plan, Stage::kDirectory, errno);
@@ -261,7 +262,7 @@ Error stage_error(const ChildPlan& plan, const SpawnSpec& spec) {
   const Stage stage = plan.stage;
   std::string operation = kStageNames.at(static_cast<std::size_t>(stage));
   if (stage == Stage::kExec) {
-    operation += " " + (spec.arguments.empty() ? spec.program : spec.arguments[0]);
+    operation += " " + spec.program;  // and not how it is called: which release it is counts
   } else if (stage == Stage::kDirectory) {
     operation += " " + spec.directory;
   } else if (stage == Stage::kConnect) {
@@ -333,6 +334,7 @@ Result<Spawned> LinuxKernel::spawn(const SpawnSpec& spec) {
   Spawned spawned;
   spawned.pid = static_cast<Pid>(child.pid);
   spawned.pidfd = child.pidfd;
+  spawned.nice_error = plan.nice_error;
   if (plan.stage != Stage::kNone) {
     spawned.failed = stage_error(plan, spec);
   }
