@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -334,12 +335,16 @@ class Load {
     const std::string& input = connection.input;
     auto end = input.find("\r\n\r\n");
     if (end == std::string::npos) return;
-    auto field = input.find("Content-Length: ");
-    if (input.rfind("HTTP/1.1 200 ", 0) != 0 || field == std::string::npos || field > end) {
+    // Names of fields may be written in any case.
+    std::string head = input.substr(0, end);
+    std::transform(head.begin(), head.end(), head.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    auto field = head.find("\r\ncontent-length: ");
+    if (head.rfind("http/1.1 200 ", 0) != 0 || field == std::string::npos) {
       fail(index, "bad_reply", 0);
       return;
     }
-    auto length = static_cast<std::size_t>(to_int(input.substr(field + 16)));
+    auto length = static_cast<std::size_t>(to_int(head.substr(field + 18)));
     if (input.size() < end + 4 + length) return;
     auto pid = input.find("\"pid\":", end);
     if (pid == std::string::npos) {
@@ -350,7 +355,7 @@ class Load {
     ++tally_.by_pid[std::to_string(to_int(input.substr(pid + 6)))];
     std::chrono::duration<double, std::milli> latency = Clock::now() - connection.begun;
     tally_.latencies.push_back(latency.count());
-    bool closing = input.find("Connection: close") < end;
+    bool closing = head.find("\r\nconnection: close") != std::string::npos;
     connection.stage = Connection::Stage::kIdle;
     if (!options_.keep_alive || closing) drop(index);
   }
