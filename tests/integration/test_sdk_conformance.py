@@ -108,14 +108,14 @@ def test_sockets_of_systemd(library):
         assert (told["count"], told["fd"]) == (0, -1)
 
 
-def test_by_hand(library):
+def test_by_hand(library, tmp_path):
     """Started without Einhorn it serves, tells nobody anything, and leaves when asked to."""
-    process = subprocess.Popen(
-        library.command, env=library.environment(), stdout=subprocess.PIPE, text=True
-    )
+    said = tmp_path / "said"
+    with open(said, "wb") as out:
+        process = subprocess.Popen(library.command, env=library.environment(), stdout=out)
     try:
-        line = process.stdout.readline()
-        address = "127.0.0.1:" + re.fullmatch(r"listening on (\d+)\n", line)[1]
+        wait_until(lambda: said.read_text().endswith("\n"), 20)
+        address = "127.0.0.1:" + re.fullmatch(r"listening on (\d+)\n", said.read_text())[1]
         answer = ask(address)
         assert answer["worker"] is False and answer["index"] in (None, -1)
         assert ask(address, "/ack")["sent"] is False
@@ -125,7 +125,6 @@ def test_by_hand(library):
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
 
 
 # --- in a pool ------------------------------------------------------------------------------------
