@@ -92,6 +92,27 @@ std::optional<gid_t> group_id(const std::string& name) {
   return number;
 }
 
+// Through a descriptor of the very file we made, so that nobody can put another in its place.
+Status give_to_group(const std::string& path, const SocketFile& socket, const std::string& group) {
+  const std::string what = "--socket-group " + group;
+  const std::optional<gid_t> id = group_id(group);
+  if (!id) {
+    return make_error(what, "no such group");
+  }
+  const UniqueFd file(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  struct stat status {};
+  if (!file || fstat(file.get(), &status) != 0) {
+    return Error{errno, what, ""};
+  }
+  if (status.st_dev != socket.device || status.st_ino != socket.inode) {
+    return make_error(what, "somebody else replaced " + path);
+  }
+  if (fchownat(file.get(), "", static_cast<uid_t>(-1), *id, AT_EMPTY_PATH) != 0) {
+    return Error{errno, what, ""};
+  }
+  return Ok{};
+}
+
 Result<SocketFile> bind_socket(const std::string& path, int type, std::uint32_t mode) {
   Result<sockaddr_un> address = address_of(path);
   if (!address) {
@@ -192,11 +213,9 @@ Result<SocketFile> open_command_socket(const std::string& path, std::uint32_t mo
     return socket;
   }
   if (!group.empty()) {
-    const std::optional<gid_t> id = group_id(group);
-    if (!id || lchown(path.c_str(), static_cast<uid_t>(-1), *id) != 0) {
-      const int error = id ? errno : 0;
+    if (Status given = give_to_group(path, *socket, group); !given) {
       unlink(path.c_str());
-      return Error{error, "--socket-group " + group, id ? "" : "no such group"};
+      return given.error();
     }
   }
   if (::listen(socket->fd.get(), kCommandBacklog) != 0) {
