@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "wire/json.h"
 
@@ -118,15 +119,18 @@ void CommandServer::on_listener(Instant now) {
   }
 }
 
-// All places are taken: whoever has been idle for longest goes, first those that never said a word.
+// All places are taken: whoever has been idle for longest goes, first those that may not command,
+// and of them and of the others first those that never said a word.
 bool CommandServer::make_room(Instant now) {
+  const auto rank = [](const Connection& one) {
+    return std::tuple(one.privileged, one.heard, one.active_at);
+  };
   Connection* oldest = nullptr;
   for (auto& [id, connection] : connections_) {
     if (!connection.subscriptions.empty() || connection.kept || connection.active_at == now) {
       continue;
     }
-    if (oldest == nullptr || std::pair(connection.heard, connection.active_at) <
-                                 std::pair(oldest->heard, oldest->active_at)) {
+    if (oldest == nullptr || rank(connection) < rank(*oldest)) {
       oldest = &connection;
     }
   }

@@ -266,6 +266,40 @@ def test_nobody_else_notifies_for_a_worker(open_pool):
     assert not any(w["acked"] for w in pool.workers())
 
 
+MANY = """
+import socket, sys
+held = []
+for _ in range(700):
+    stream = socket.socket(socket.AF_UNIX)
+    stream.settimeout(20)
+    stream.connect(sys.argv[1])
+    stream.sendall(b'{"command":"ehlo","user":"x"}\\n')
+    held.append(stream)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_nobody_else_takes_the_places_of_those_who_command(open_pool):
+    """More connections than there are places: none of Einhorn's own user's goes for them."""
+    pool = open_pool(["-n", "1", "-m", "0.05", "--socket-mode", "0666"])
+    pool.wait_ready(1)
+    with pool.client() as silent:  # first to go among equals: it has never said a word
+        with subprocess.Popen(
+            ["/usr/bin/python3", "-c", MANY, str(pool.path("sock"))],
+            user=stranger.UID,
+            group=stranger.UID,
+            extra_groups=[],
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as many:
+            assert many.stdout.readline() == b"held\n"
+            assert "Welcome" in silent.request({"command": "ehlo", "user": "me"})["message"]
+            assert "Welcome" in pool.command("ehlo", user="me")
+            many.stdin.close()
+
+
 # In the pool's own pid namespace, as root: the stranger connects and ends, leaving the connection
 # to a child; the next worker gets its pid; and the child sends an ACK from "that process".
 USED_AGAIN = """
