@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -15,6 +16,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "os/descriptors.h"
 #include "os/linux/retry.h"
 
 namespace einhorn::client {
@@ -78,6 +80,11 @@ Error closed_error() { return make_error("wait for a reply", "the master closed 
 
 }  // namespace
 
+bool commands(const os::Peer& master) {
+  const uid_t own = ::geteuid();
+  return own == 0 || master.uid == own || master.uid == 0;
+}
+
 wire::Value to_document(const Request& request) {
   wire::Map document;
   if (request.id.has_value()) {
@@ -115,6 +122,10 @@ Result<Connection> Connection::open(const std::string& path, const Deadline& dea
     if (deadline.passed()) {
       return connect_error(ETIMEDOUT, path);
     }
+  }
+  if (const os::Peer peer = os::peer_of(fd.get()); !commands(peer)) {
+    return Error{EPERM, "connect " + path,
+                 "the master there is user " + std::to_string(peer.uid) + "'s"};
   }
   const int flags = ::fcntl(fd.get(), F_GETFL);
   if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) != 0) {

@@ -17,6 +17,7 @@
 
 #include "base/result.h"
 #include "client/deadline.h"
+#include "os/kernel.h"
 #include "os/unique_fd.h"
 #include "wire/message.h"
 #include "wire/value.h"
@@ -33,12 +34,17 @@ struct Request {
 
 [[nodiscard]] wire::Value to_document(const Request& request);
 
+// Whether that master would obey this process, and is to be believed: for root every one is, for
+// others their own user's and root's. Anybody may have put a socket where one is looked for.
+[[nodiscard]] bool commands(const os::Peer& master);
+
 class Connection {
  public:
   // Connects to the unix socket at `path`; the descriptor is CLOEXEC. Waits while the master's
   // backlog is full. Errors carry errno as their code (ENOENT, ECONNREFUSED, EACCES, ETIMEDOUT...)
   // and, where errno says too little, the reason in people's words as their detail: a path that
-  // doesn't fit into an address, a file that is no socket.
+  // doesn't fit into an address, a file that is no socket, a master that is not to be spoken to
+  // (EPERM).
   [[nodiscard]] static Result<Connection> open(const std::string& path, const Deadline& deadline);
 
   // Sends one request as a whole. A master that has hung up is not an error here but in

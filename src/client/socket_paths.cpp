@@ -10,6 +10,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "client/connection.h"
+#include "os/descriptors.h"
 #include "os/unique_fd.h"
 
 namespace einhorn::client {
@@ -49,7 +51,10 @@ bool takes_connections(const std::string& path) {
   }
   const auto* name = reinterpret_cast<const sockaddr*>(&address);
   // A full backlog is a sign of life, too.
-  return ::connect(fd.get(), name, sizeof address) == 0 || errno == EAGAIN;
+  if (::connect(fd.get(), name, sizeof address) == 0) {
+    return commands(os::peer_of(fd.get()));
+  }
+  return errno == EAGAIN;
 }
 
 }  // namespace

@@ -22,8 +22,8 @@ struct FoundMaster {
   std::optional<std::string> name;  // what `-c` would say; none for plain einhorn.sock
 };
 
-// Every einhorn*.sock in the directory that takes a connection from this process, by path. At most
-// 64 of them; nothing waits. A directory that can't be read holds none.
+// Every einhorn*.sock in the directory whose master takes a connection and commands from this
+// process, by path. At most 64 of them; nothing waits. A directory that can't be read holds none.
 [[nodiscard]] std::vector<FoundMaster> list_masters(const std::string& directory);
 
 }  // namespace einhorn::client

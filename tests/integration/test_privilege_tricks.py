@@ -235,6 +235,35 @@ def test_an_impostor_is_not_spoken_to(shared_directory, serving):
     assert impostor.heard == []
 
 
+def test_einhornsh_does_not_believe_an_impostor(shared_directory):
+    """A third user's command, and the answer of whoever sits at the pool's place."""
+    copy = shared_directory / "einhornsh-of-everybody"
+    shutil.copy(program("einhornsh"), copy)
+    impostor = Impostor(shared_directory / "einhorn.sock")
+    impostor.thread.start()
+    try:
+        done = subprocess.run(
+            [str(copy), "-e", "upgrade"],
+            env={"TMPDIR": str(shared_directory), "HOME": "/nonexistent"},
+            user=stranger.UID + 1,
+            group=stranger.UID + 1,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    finally:
+        impostor.close()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "Could not connect to Einhorn master process:\n\n"
+        f"  The master there is user 54321's ({shared_directory}/einhorn.sock)\n\n"
+        "HINT: Only the master's user, and root, may speak to it: try again as that user.\n"
+    )
+    assert b"".join(impostor.heard) == b""
+
+
 def test_a_strangers_pool_is_not_gone_on_with(make_pool, shared_directory):
     """A pool without a guard gives itself to the next einhorn of its name, which then runs its
     programs. One that another user has put there must not get root to do so."""
