@@ -34,6 +34,7 @@ Clients::ClientPtr Clients::arrive(bool polite) {
   client->polite = polite;
   client->reads_from = world_.now();
   client->leaves_at = world_.now() + minutes{60};
+  client->slow = world_.random.chance(200);
   clients_[client->number] = client;
   plan(client, world_.random.skewed(microseconds{10}, milliseconds{20}));
   return client;
@@ -226,8 +227,8 @@ void Clients::step(const ClientPtr& client) {
     return;
   }
   while (!client->outbox.empty()) {
-    const std::size_t most =
-        world_.random.chance(100) ? 1 + world_.random.below(20) : client->outbox.size();
+    const std::size_t most = client->slow || world_.random.chance(100) ? 1 + world_.random.below(20)
+                                                                       : client->outbox.size();
     const os::Transfer sent = client->stream->write(client->outbox.substr(0, most));
     client->outbox.erase(0, sent.bytes);
     if (sent.kind != Kind::kDone || most < client->outbox.size()) {
@@ -260,7 +261,10 @@ void Clients::step(const ClientPtr& client) {
     return;
   }
   if (!client->outbox.empty() || !client->polite || world_.now() < client->reads_from) {
-    plan(client, std::max<Duration>(milliseconds{5}, client->reads_from - world_.now()));
+    const Duration pause =
+        client->slow ? world_.random.duration(milliseconds{5}, milliseconds{900}) : milliseconds{5};
+    plan(client,
+         client->outbox.empty() ? std::max(pause, client->reads_from - world_.now()) : pause);
   }
 }
 
@@ -271,6 +275,11 @@ void Clients::on_line(Client& client, const std::string& line) {
   const Result<wire::Reply> reply = wire::parse_reply(line);
   world_.expect(reply.has_value(), "answered-once", "an answer can't be read: " + line);
   world_.note("client", std::to_string(client.number) + " hears " + line.substr(0, 120));
+  for (const std::string_view misheard : {"Could not parse command", "No \"command\" parameter"}) {
+    world_.expect(
+        !reply->message.starts_with(misheard), "answered-once",
+        "client " + std::to_string(client.number) + " was not heard as it spoke: " + line);
+  }
   const std::int64_t* id = reply->request_id ? reply->request_id->as_integer() : nullptr;
   if (id == nullptr) {
     world_.expect(client.anonymous > 0, "answered-once",

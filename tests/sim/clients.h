@@ -54,6 +54,7 @@ class Clients {
     std::size_t anonymous = 0;                 // answers still to come to requests without id
     bool polite = true;
     bool planned = false;
+    bool slow = false;   // sends its requests bit by bit
     Instant reads_from;  // silent until then
     Instant leaves_at;
   };

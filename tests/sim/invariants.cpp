@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <csignal>
 
+#include "base/limits.h"
+
 namespace einhorn::sim {
 namespace {
 
@@ -12,7 +14,9 @@ constexpr Duration kLongestZombie = seconds{20};
 constexpr std::uint64_t kPersistedEvery = 8;  // turns
 constexpr Duration kShortestPause = std::chrono::milliseconds{500};
 constexpr Duration kKillAfterMissedAck = seconds{10};
-constexpr Duration kLate = seconds{1};  // more than any turn takes
+constexpr std::size_t kMostSnapshotBytes = 700'000;  // twice the biggest fresh one and the slack
+constexpr std::size_t kMostUnsent = 192 * 1024;      // of one client
+constexpr Duration kLate = seconds{1};               // more than any turn takes
 
 std::string text(WorkerId id) {
   return "worker " + std::to_string(id.slot.value) + " of epoch " + std::to_string(id.epoch.value);
@@ -242,6 +246,13 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
                 "handoff", "the new master counts again what was counted");
   world_.expect(pool.config().number == before.config.number, "handoff",
                 "the new master wants another number of workers");
+  for (const auto& [id, client] : before.connections) {
+    world_.expect(
+        client.input.size() <= 2 * limits::kMaxLineBytes && client.output.size() <= kMostUnsent,
+        "bounded",
+        "the master kept " + std::to_string(client.input.size()) + " bytes of a client and " +
+            std::to_string(client.output.size()) + " for it");
+  }
   for (const ProcessPtr& process : living) {
     if (!process->known) {
       continue;
@@ -352,7 +363,8 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
       guard_.stored_count() <= 20 + static_cast<std::size_t>(world_.census.of(FileKind::kStream)),
       "bounded", "the guard keeps more and more");
   const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
-  world_.expect(memory->rest.size() < 2'000'000, "bounded", "the snapshot grows without end");
+  world_.expect(memory->rest.size() < kMostSnapshotBytes, "bounded",
+                "the snapshot grows without end");
 }
 
 void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living,
@@ -361,6 +373,8 @@ void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>
   if (pool == nullptr || !acting) {
     return;
   }
+  world_.expect(pool->ledger().respawn || !world_.faults, "rights",
+                "the pool is going down, and nobody who may say so has said it");
   check_known(*pool, living);
   check_acks(*pool, living);
   check_in_time(*pool);

@@ -15,6 +15,7 @@
 //                 long is rolled back
 //   canary        no more than the canaries are started before one of them was ready
 //   own-ack       nobody is up who has not said so itself
+//   rights        nobody stops the pool who may not
 //   one-acts      (in SimulatedKernel) who has said that it is frozen does nothing
 //   reaped-once   (in World) and nobody stays a zombie while there is a master
 //   answered-once (in Clients), no-spinning, startup and ledger (in MasterProcess)

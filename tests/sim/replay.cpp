@@ -78,6 +78,8 @@ bool search_quickly(std::uint64_t from, std::uint64_t lives) {
       std::fprintf(stderr, "%s", text_of(outcome, seed).c_str());
       return false;
     }
+    std::printf("seed %llu holds\n", static_cast<unsigned long long>(seed));
+    static_cast<void>(std::fflush(stdout));
   }
   return true;
 }

@@ -18,7 +18,7 @@ bool replay(std::uint64_t seed);
 bool search_seeds(std::uint64_t from, std::uint64_t lives,
                   std::optional<std::chrono::steady_clock::duration> time);
 
-// The same with each seed lived once: for a search that has to be quick.
+// The same with each seed lived once, and said: for a search that has to be quick or is stopped.
 bool search_quickly(std::uint64_t from, std::uint64_t lives);
 
 // Every seed of a row, and at the end which invariants did not hold where.
