@@ -236,8 +236,8 @@ bool Master::renice(Pid pid, int level) {
                     (spawned ? spawned->failed->message() : spawned.error().message()));
   }
   if (spawned) {
-    if (spawned->pidfd >= 0) {
-      kernel_.close(spawned->pidfd);
+    if (const int pidfd = spawned->pidfd; pidfd >= 0) {
+      kernel_.close(pidfd);
     }
     if (spawned->failed) {
       roster_->expect_ghost(spawned->pid);
