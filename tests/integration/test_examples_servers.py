@@ -1,5 +1,5 @@
-"""The servers of examples/: each one's own `run`, an upgrade and a fleet upgrade under load, and no
-request lost."""
+"""The programs of examples/, started by their own `run`. Servers: an upgrade and a fleet upgrade under
+load, and no request lost. The queue worker: every job is done, and once."""
 
 import signal
 import socket
@@ -16,21 +16,16 @@ class Example(Pool):
     """A pool that an example's `run` starts, on a socket that was opened before: so its address is
     known, and nobody else has it."""
 
-    def __init__(self, name, listener):
+    def __init__(self, name, listener=None):
         self.run = str(ROOT / "examples" / name / "run")
-        host, port = listener.getsockname()
-        self.at = f"{host}:{port}"
-        super().__init__(worker_command=[], pass_fds=[listener.fileno()], start=False)
-        self.env.update(
-            {
-                "EINHORN": " ".join(einhorn_command()),
-                "BIND": f"fd:{listener.fileno()}",
-                "ADDRESS": self.at,
-                "STATE": str(self.dir),
-                "SERVER": str(self.dir / "server"),
-                **GO_ENV,
-            }
-        )
+        env = {"EINHORN": " ".join(einhorn_command()), **GO_ENV}
+        if listener is not None:
+            host, port = listener.getsockname()
+            self.at = f"{host}:{port}"
+            env.update({"BIND": f"fd:{listener.fileno()}", "ADDRESS": self.at})
+        pass_fds = [] if listener is None else [listener.fileno()]
+        super().__init__(worker_command=[], env=env, pass_fds=pass_fds, start=False)
+        self.env.update({"STATE": str(self.dir), "SERVER": str(self.dir / "server")})
         self.start()
 
     def command_line(self):
@@ -66,3 +61,37 @@ def test_upgrade_under_load(example, make_load):
     assert len(result["by_pid"]) >= 5, "old and new ones took part"
     assert pool.stop(signal.SIGINT) == 0
     pool.wait_gone()
+
+
+def test_queue_worker(request, make_pool):
+    """Jobs are taken by one worker each, and finished by it also when it is told to leave."""
+    pool = Example("queue-worker")
+    request.node.pools.append(pool)
+    try:
+        pool.wait_ready(2)
+        jobs = pool.dir / "jobs"
+
+        def add(numbers):
+            for number in numbers:
+                unfinished = pool.dir / f"job.{number}"
+                unfinished.write_text(f"job {number}")
+                unfinished.rename(jobs / "new" / f"{number}.job")
+
+        def done():
+            return {int(path.stem): path.read_text() for path in (jobs / "done").iterdir()}
+
+        add(range(100))
+        wait_until(lambda: len(done()) > 10, 20)
+        assert any(str(w["pinged_request_id"]).endswith(".job") for w in pool.workers())
+        with pool.client(timeout=30) as client:
+            client.conversation({"command": "upgrade", "id": 1})
+        add(range(100, 150))
+        wait_until(lambda: len(done()) == 150, 30)
+        words = {number: text.split() for number, text in done().items()}
+        assert all(text[:3] == ["job", str(n), "by"] and len(text) == 4 for n, text in words.items())
+        assert len({text[3] for text in words.values()}) >= 3, "old and new ones took part"
+        assert not list((jobs / "taken").iterdir()) and not list((jobs / "new").iterdir())
+        assert pool.stop(signal.SIGINT) == 0
+        pool.wait_gone()
+    finally:
+        pool.destroy()
