@@ -316,6 +316,8 @@ int einhorn_on_stop(int number) {
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_handler = on_signal;
+  /* A read that waits for the rest of a request goes on; poll() returns all the same. */
+  action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
   if (sigaction(number == 0 ? SIGUSR2 : number, &action, NULL) != 0) {
     return fail("sigaction: %s", strerror(errno));

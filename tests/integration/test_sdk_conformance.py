@@ -12,6 +12,8 @@ import tomllib
 
 import pytest
 from harness import wait_until
+from harness.load import connect
+from harness.processes import read_stat
 from harness.programs import ROOT
 from sdk import scenario
 from sdk.scenario import LANGUAGES, SDK, ask, request
@@ -35,6 +37,28 @@ def start(make_pool, library):
         return make_pool(args, list(library.command), env={**library.env, **env})
 
     return make
+
+
+def has_read_all(client):
+    """Has the server read everything that this connection has sent up to now?"""
+    own, other = (f"0100007F:{name[1]:04X}" for name in (client.getsockname(), client.getpeername()))
+    for line in open("/proc/net/tcp", encoding="ascii"):
+        words = line.split()
+        if (words[1], words[2]) == (other, own):
+            # Of an accepted connection the inode is known.
+            return words[4].endswith(":00000000") and words[9] != "0"
+    return False
+
+
+def state_of(pid):
+    return read_stat(pid).state
+
+
+def pending(pid, number):
+    """Does a signal wait to be handled?"""
+    text = open(f"/proc/{pid}/status", encoding="ascii").read()
+    masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)", text, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 # --- outside Einhorn ------------------------------------------------------------------------------
@@ -120,7 +144,13 @@ def test_by_hand(library, tmp_path):
         assert answer["worker"] is False and answer["index"] in (None, -1)
         assert ask(address, "/ack")["sent"] is False
         assert ask(address, "/ping")["sent"] is False
-        process.send_signal(signal.SIGUSR2)
+        with connect(address) as client:
+            client.sendall(b"GET / HTTP/1.1\r\n")
+            wait_until(lambda: has_read_all(client) and state_of(process.pid) == "S", 10)
+            process.send_signal(signal.SIGUSR2)
+            wait_until(lambda: not pending(process.pid, signal.SIGUSR2), 10)
+            client.sendall(b"Host: test\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200"), "what was begun is answered"
         assert process.wait(10) == 0
     finally:
         process.kill()

@@ -249,7 +249,7 @@ final class Worker
                 if ($callback !== null) {
                     $callback();
                 }
-            }, false);
+            }, true); // a read that waits for the rest of a request goes on
         }
     }
 

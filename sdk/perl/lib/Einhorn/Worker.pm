@@ -11,6 +11,7 @@ use IO::Select ();
 use IO::Socket::IP   ();
 use IO::Socket::UNIX ();
 use JSON::PP ();
+use POSIX ();
 use Socket qw(AF_UNIX MSG_NOSIGNAL SOCK_DGRAM SOCK_STREAM pack_sockaddr_un sockaddr_family);
 
 our $VERSION = '0.1.0';
@@ -168,11 +169,16 @@ my $stopping = 0;
 
 sub on_stop {
     my $callback = ref $_[0] ? shift : undef;
+    my $handler = sub {
+        $stopping = 1;
+        $callback->() if $callback;
+    };
+    # Not by %SIG: so a read that waits for the rest of a request goes on.
+    my $action = POSIX::SigAction->new($handler, POSIX::SigSet->new, POSIX::SA_RESTART());
+    $action->safe(1);
     for my $name (@_ ? @_ : 'USR2') {
-        $SIG{$name} = sub {    ## no critic (RequireLocalizedPunctuationVars)
-            $stopping = 1;
-            $callback->() if $callback;
-        };
+        my $number = POSIX->can("SIG$name") or die "there is no signal $name\n";
+        POSIX::sigaction($number->(), $action) or die "SIG$name: $!\n";
     }
     return;
 }
