@@ -10,6 +10,7 @@
 #include "master/journal.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "os/intercept.h"
 #include "os/linux/linux_kernel.h"
 #include "os/listeners.h"
 #include "os/state_files.h"
@@ -85,8 +86,9 @@ class Booting {
     log_->set_time(to_wall(kernel_->now(), kernel_->wall_offset()));
     for (const auto step :
          {&Booting::open_log, &Booting::fill_in_paths, &Booting::record_program,
-          &Booting::take_socket, &Booting::bind_sockets, &Booting::choose_numbers,
-          &Booting::replace_arguments, &Booting::write_files, &Booting::write_snapshot}) {
+          &Booting::take_socket, &Booting::choose_interception, &Booting::bind_sockets,
+          &Booting::choose_numbers, &Booting::replace_arguments, &Booting::write_files,
+          &Booting::write_snapshot}) {
       if (Status done = (this->*step)(); !done) {
         return done.error();
       }
@@ -204,6 +206,58 @@ class Booting {
     return Ok{};
   }
 
+  // Whether and how programs are intercepted.
+  Status choose_interception() {
+    using Intercept = Options::Intercept;
+    if (options_.intercept == Intercept::kOff) {
+      return Ok{};
+    }
+    settings().intercept = wire::Interception::kSeccomp;
+    const os::Interception found = os::probe_interception();
+    if (!found.possible) {
+      return make_error("--intercept",
+                        "programs can't be intercepted here: " + found.refused +
+                            ". It takes seccomp user notification (Linux 5.9, and in a container "
+                            "a profile that allows seccomp, pidfd_getfd and process_vm_readv)");
+    }
+    log_->info("intercepting", "Programs that bind an address of -b get the shared socket");
+    if (found.no_new_privs) {
+      log_->info("no_new_privs",
+                 "Without root's powers interception takes no_new_privs: programs that are "
+                 "set-user-id, or have capabilities, do not get them in workers");
+      if (os::raises_privileges(program_.path)) {
+        log_->error("no_new_privs", program_.path +
+                                        " is set-user-id, set-group-id or has capabilities: it "
+                                        "will run without them");
+      }
+    }
+    for (os::BindSpec& spec : options_.binds) {
+      spec.for_interception = true;
+    }
+    return check_rules();
+  }
+
+  [[nodiscard]] Status check_rules() {
+    for (const std::string& text : settings().intercept_rules) {
+      const Result<os::InterceptRule> rule = os::parse_intercept_rule(text);
+      if (!rule) {
+        return rule.error();
+      }
+      const bool known =
+          std::any_of(options_.binds.begin(), options_.binds.end(), [&](const os::BindSpec& spec) {
+            return rule->to_name.empty()
+                       ? spec.family == os::BindSpec::Family::kInet && spec.port == rule->to_port
+                       : spec.name == rule->to_name;
+          });
+      if (!known) {
+        return make_error(
+            "--intercept " + text,
+            "there is no -b with that " + std::string(rule->to_name.empty() ? "port" : "name"));
+      }
+    }
+    return Ok{};
+  }
+
   // -b, and the old srv: arguments of the program.
   Status bind_sockets() {
     Result<os::InheritedSockets> handed_in =
@@ -269,6 +323,7 @@ class Booting {
       record.name = spec.name;
       record.bind_index = bind_index;
       record.from_argument = from_argument;
+      record.backlog = spec.backlog.value_or(settings().backlog);
       records_.push_back(std::move(record));
       opened_.push_back(std::move(listener));
     }
@@ -301,6 +356,10 @@ class Booting {
     }
     settings().control = std::max(settings().control, first + count + 1);
     for (const wire::ListenerRecord& record : records_) {
+      if (settings().intercept != wire::Interception::kOff) {
+        log_->info("bound", "Bound " + record.address + " for workers that bind it");
+        continue;
+      }
       log_->info("bound", "Bound " + record.address + " (descriptor " +
                               std::to_string(first + static_cast<std::int32_t>(record.index)) +
                               " in workers)");

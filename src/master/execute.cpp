@@ -84,7 +84,9 @@ void Master::carry_out(const pool::Action& action) {
 }
 
 os::SpawnSpec Master::spawn_spec(const pool::Spawn& action, const wire::Program& program) {
-  const int sockets = static_cast<int>(listeners_.size());
+  // An intercepted program gets its sockets when it binds.
+  const bool intercepted = settings_.intercept != wire::Interception::kOff;
+  const int sockets = intercepted ? 0 : static_cast<int>(listeners_.size());
   const int first = settings_.first_descriptor;
   const std::string index = std::to_string(action.worker.slot.value);
   os::SpawnSpec spec;
@@ -121,6 +123,9 @@ os::SpawnSpec Master::spawn_spec(const pool::Spawn& action, const wire::Program&
   std::string all;
   std::string names;
   for (const auto& [number, listener] : listeners_) {
+    if (intercepted) {
+      break;
+    }
     const std::string fd = std::to_string(first + static_cast<int>(number));
     environment.push_back("EINHORN_FD_" + std::to_string(number) + "=" + fd);
     all += (all.empty() ? "" : " ") + fd;
@@ -136,8 +141,13 @@ os::SpawnSpec Master::spawn_spec(const pool::Spawn& action, const wire::Program&
   }
   environment.push_back("EINHORN_CHILD_INDEX=" + index);
   environment.push_back("NOTIFY_SOCKET=" + settings_.notify_path);
-  spec.descriptors = moves_;
+  if (!intercepted) {
+    spec.descriptors = moves_;
+  }
   spec.keep_below = keep_below_;
+  spec.intercept = settings_.intercept == wire::Interception::kSeccomp;
+  spec.allow_io_uring = settings_.intercept_io_uring;
+  spec.watcher = parent;
   if (settings_.command_socket_as_fd) {
     spec.connect_to = settings_.socket_path;
     spec.connect_as = first + sockets;
@@ -199,6 +209,9 @@ void Master::spawn(const pool::Spawn& action) {
   roster_->add(process);
   if (settings_.command_socket_as_fd) {
     server_->set_extra_places(roster_->size());
+  }
+  if (spawned->notify >= 0) {
+    interceptor_->add(action.worker, spawned->notify);
   }
   note_worker(action.worker);
   events_.push_back(pool::event::Spawned{action.worker});

@@ -92,6 +92,9 @@ Status Master::begin_leaving_to_ruby(bool smooth) {
   if (settings_.reexec_commandline.empty()) {
     return make_error("--to-ruby", "needs --reexec-as CMDLINE that names the Ruby Einhorn");
   }
+  if (settings_.intercept != wire::Interception::kOff) {
+    return make_error("--to-ruby", "Ruby Einhorn can't go on with --intercept");
+  }
   if (guard_.socket() < 0 || handoff_.stage != Handoff::Stage::kNone) {
     return make_error("--to-ruby",
                       guard_.socket() < 0 ? "there is no guard" : "another hand-off is under way");

@@ -74,6 +74,9 @@ bool Master::turn() {
       apply(pool::event::TimerDue{});
     }
   }
+  if (!exit_code_ && interceptor_) {
+    interceptor_->turn(now_);
+  }
   if (!exit_code_) {
     server_->continue_waiting(now_);
   }
@@ -95,6 +98,11 @@ std::optional<Instant> Master::next_deadline() {
   const std::optional<Instant> server = server_->next_deadline(now_);
   if (server && (!next || *server < *next)) {
     next = server;
+  }
+  const std::optional<Instant> supervisor =
+      interceptor_ ? interceptor_->next_deadline() : std::nullopt;
+  if (supervisor && (!next || *supervisor < *next)) {
+    next = supervisor;
   }
   if (handoff_.stage != Handoff::Stage::kNone && (!next || handoff_.deadline < *next)) {
     next = handoff_.deadline;
@@ -127,6 +135,12 @@ void Master::on_ready(const os::Ready& ready) {
       return;
     default:
       break;
+  }
+  if (ready.token == Interceptor::kToken) {
+    if (interceptor_) {
+      interceptor_->on_ready(ready, now_);
+    }
+    return;
   }
   if (ready.token == kControlToken) {
     if (ready.writable) {

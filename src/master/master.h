@@ -21,6 +21,7 @@
 #include "master/command_server.h"
 #include "master/commands.h"
 #include "master/guard_link.h"
+#include "master/interceptor.h"
 #include "master/journal.h"
 #include "master/log.h"
 #include "master/narrate.h"
@@ -59,6 +60,7 @@ class Master final : public CommandTarget {
     int snapshot = -1;
     std::map<std::uint32_t, int> listeners;
     std::map<std::uint64_t, int> connections;
+    std::vector<std::pair<std::string, int>> interception;
   };
 
   Master(os::Kernel& kernel, int control);
@@ -68,6 +70,7 @@ class Master final : public CommandTarget {
   Status restore();
   Status place_descriptors();
   void restore_worker(wire::WorkerRecord record);
+  void restore_interception();
   void adopt_connections(const std::map<std::uint64_t, wire::ConnectionRecord>& records);
   void resume();
 
@@ -161,6 +164,7 @@ class Master final : public CommandTarget {
   std::unique_ptr<Log> log_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Roster> roster_;
+  std::unique_ptr<Interceptor> interceptor_;  // null: nothing is intercepted
   std::unique_ptr<CommandServer> server_;
   Commands commands_;
   PidOf pid_of_;

@@ -15,6 +15,8 @@ std::string_view name(pool::AckMode mode) {
       return "manual";
     case pool::AckMode::kNotify:
       return "notify";
+    case pool::AckMode::kListen:
+      return "listen";
   }
   return "";
 }
@@ -66,6 +68,11 @@ class Narrator {
         return;
       case pool::AckMode::kNotify:
         about("acked", note.worker, {}, "Received READY=1 from " + pid(note.worker));
+        return;
+      case pool::AckMode::kListen:
+        about("acked", note.worker, {},
+              "Worker " + pid(note.worker) + " listens, " + seconds_text(note.after) +
+                  "s after its start");
         return;
     }
   }

@@ -11,6 +11,7 @@
 
 #include "base/limits.h"
 #include "master/shell_words.h"
+#include "os/intercept.h"
 #include "wire/text.h"
 
 namespace einhorn::master {
@@ -123,6 +124,11 @@ Status apply_command_name(Options& options, const std::string& value) {
 }
 
 Status apply_ack_mode(Options& options, const std::string& value) {
+  options.ack_mode_given = true;
+  if (value == "listen") {
+    options.config.ack_mode = pool::AckMode::kListen;
+    return Ok{};
+  }
   if (value == "manual") {
     options.config.ack_mode = pool::AckMode::kManual;
     return Ok{};
@@ -133,11 +139,46 @@ Status apply_ack_mode(Options& options, const std::string& value) {
   }
   Result<Duration> delay = parse_seconds(value, Zero::kAllowed);
   if (!delay) {
-    return wrong(value, "is no way to ACK (allowed: 0 or more seconds, manual, notify)");
+    return wrong(value, "is no way to ACK (allowed: 0 or more seconds, manual, notify, listen)");
   }
   options.config.ack_mode = pool::AckMode::kTimer;
   options.config.ack_delay = *delay;
   return Ok{};
+}
+
+Status apply_intercept(Options& options, const std::string& value) {
+  using Intercept = Options::Intercept;
+  if (value.empty() || value == "auto") {
+    options.intercept = Intercept::kAuto;
+  } else if (value == "seccomp") {
+    options.intercept = Intercept::kSeccomp;
+  } else {
+    if (Result<os::InterceptRule> rule = os::parse_intercept_rule(value); !rule) {
+      return rule.error();
+    }
+    options.settings.intercept_rules.push_back(value);
+    if (options.intercept == Intercept::kOff) {
+      options.intercept = Intercept::kAuto;
+    }
+  }
+  return Ok{};
+}
+
+Status apply_intercept_all(Options& options, const std::string&) {
+  options.settings.intercept_all = true;
+  if (options.intercept == Options::Intercept::kOff) {
+    options.intercept = Options::Intercept::kAuto;
+  }
+  return Ok{};
+}
+
+Status apply_intercept_fd(Options& options, const std::string& value) {
+  Status status =
+      assign(parse_integer(value, 0, std::numeric_limits<std::int32_t>::max()), options.state_fd);
+  if (status) {
+    options.mode = Options::Mode::kWatch;
+  }
+  return status;
 }
 
 Status apply_preload(Options&, const std::string&) {
@@ -170,6 +211,7 @@ Status apply_stop_signal(Options& options, const std::string& value) {
     return wrong(value, "does not end a process (allowed: a name such as USR2, TERM, QUIT or INT)");
   }
   options.config.stop_signal = *signal;
+  options.stop_signal_given = true;
   return Ok{};
 }
 
@@ -306,7 +348,9 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
     {'m', "ack-mode", "MODE",
      "What makes a worker count as up. FLOAT: it has lived for that many seconds; manual: it says "
      "so "
-     "on the command socket; notify: it sends READY=1 to NOTIFY_SOCKET. 1 by default",
+     "on the command socket; notify: it sends READY=1 to NOTIFY_SOCKET; listen: it has called "
+     "listen, "
+     "the default with --intercept, and possible only then. 1 by default otherwise",
      apply_ack_mode},
     {'n', "number", "N", "How many workers to run; 1 by default",
      [](Options& o, Text v) {
@@ -334,7 +378,7 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
        return Ok{};
      }},
     {0, "ack-timeout", "SECONDS",
-     "Stop a worker that has not ACKed after so long (manual and notify only); 300 by default, 0 "
+     "Stop a worker that has not ACKed after so long (not with a FLOAT); 300 by default, 0 "
      "waits for ever",
      [](Options& o, Text v) {
        return assign(parse_seconds(v, Zero::kAllowed), o.config.ack_timeout);
@@ -342,7 +386,8 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
     {0, "give-up", "N",
      "Fail after N deaths before ACK in a row, and end if nothing serves; 0, the default: never",
      [](Options& o, Text v) { return assign(parse_integer(v, 0, kMostCount), o.config.give_up); }},
-    {0, "stop-signal", "SIG", "The signal that makes a worker stop gracefully; USR2 by default",
+    {0, "stop-signal", "SIG",
+     "The signal that makes a worker stop gracefully; USR2 by default, with --intercept TERM",
      apply_stop_signal},
     {0, "max-unacked", "N",
      "How many workers may be starting at a time; the number of CPUs by default",
@@ -407,6 +452,19 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
     {0, "gc-before-fork", nullptr,
      "Collect garbage before forking; of a meaning for --preload only",
      [](Options& o, Text) { return set(o.settings.gc_before_fork); }},
+    {0, "intercept", "[MODE|FROM=TO]",
+     "For programs that know nothing of Einhorn: a worker that binds the address of a -b itself "
+     "gets "
+     "the shared socket. MODE is auto, the default, or seccomp; FROM=TO (3000=8080): what it "
+     "binds as FROM is the -b with the port, or the name, TO; may be repeated",
+     apply_intercept, true},
+    {0, "intercept-all", nullptr, "Log every address that a worker binds, also those of no -b",
+     apply_intercept_all},
+    {0, "intercept-io-uring", nullptr,
+     "Leave io_uring to intercepted programs; what they bind through it is not seen",
+     [](Options& o, Text) { return set(o.settings.intercept_io_uring); }},
+    {0, "intercept-fd", "FD", "[Internal] Watch over intercepted programs, on behalf of a master",
+     apply_intercept_fd},
     {0, "with-state-fd", "FD", "[Internal] Take over from another master, whose state is on FD",
      apply_state_fd},
     {0, "upgrade-check", nullptr,

@@ -20,9 +20,11 @@ struct OptionRule {
   // Notes what it says in `options`. `value` is never empty where there is one. Errors leave
   // Error::operation empty: the caller knows which option it was.
   Status (*apply)(Options& options, const std::string& value);
+  // May stand alone; a value comes behind `=`, or, if it is a rule, as the next word.
+  bool value_optional = false;
 };
 
-inline constexpr std::size_t kOptionCount = 38;
+inline constexpr std::size_t kOptionCount = 42;
 // In the order of the help.
 [[nodiscard]] const std::array<OptionRule, kOptionCount>& option_table();
 

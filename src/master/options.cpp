@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cctype>
+#include <csignal>
 #include <numeric>
 #include <string_view>
 #include <utility>
 
 #include "master/option_table.h"
+#include "os/intercept.h"
 #include "wire/text.h"
 
 namespace einhorn::master {
@@ -43,8 +45,10 @@ struct Grammar {
         letters += rule.letter;
         letters += rule.value != nullptr ? ":" : "";
       }
-      names.push_back({rule.name, rule.value != nullptr ? required_argument : no_argument, nullptr,
-                       code_of(index)});
+      const int argument = rule.value == nullptr ? no_argument
+                           : rule.value_optional ? optional_argument
+                                                 : required_argument;
+      names.push_back({rule.name, argument, nullptr, code_of(index)});
     }
     names.push_back({});
   }
@@ -145,7 +149,7 @@ Error refused(std::string_view word) {
 
 Status apply(const OptionRule& rule, const char* argument, Options& options) {
   const std::string value = argument != nullptr && rule.value != nullptr ? argument : "";
-  if (rule.value != nullptr && value.empty()) {
+  if (rule.value != nullptr && value.empty() && !(rule.value_optional && argument == nullptr)) {
     return make_error(label(rule), "its value is empty");
   }
   Status status = rule.apply(options, value);
@@ -167,9 +171,28 @@ bool is_final(Options::Mode mode) {
     case Options::Mode::kRun:
     case Options::Mode::kUsage:
     case Options::Mode::kMaster:
+    case Options::Mode::kWatch:
       return false;
   }
   return false;
+}
+
+// What one option means for others.
+Status complete(Options& options) {
+  if (options.intercept == Options::Intercept::kOff) {
+    if (options.config.ack_mode == pool::AckMode::kListen) {
+      return make_error("-m/--ack-mode", "\"listen\" needs --intercept");
+    }
+    return Ok{};
+  }
+  // A program that knows nothing of Einhorn neither ACKs nor knows that USR2 asks it to finish.
+  if (!options.ack_mode_given) {
+    options.config.ack_mode = pool::AckMode::kListen;
+  }
+  if (!options.stop_signal_given) {
+    options.config.stop_signal = SIGTERM;
+  }
+  return Ok{};
 }
 
 }  // namespace
@@ -203,6 +226,10 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
     if (code == ':') {
       return make_error(label(*rule), std::string("its value is missing: ") + rule->value);
     }
+    if (rule->value_optional && optarg == nullptr && optind < count &&
+        os::parse_intercept_rule(texts[std::size_t(optind)])) {
+      optarg = words[std::size_t(optind++)];
+    }
     if (Status status = apply(*rule, optarg, options); !status) {
       return std::move(status).error();
     }
@@ -212,6 +239,9 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
   }
   options.command.assign(words.begin() + optind, words.end() - 1);
   options.settings.original_command = options.command;
+  if (Status status = complete(options); !status) {
+    return status.error();
+  }
   if (options.command.empty() && options.mode == Options::Mode::kRun) {
     options.mode = Options::Mode::kUsage;
   }

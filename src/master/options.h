@@ -23,6 +23,7 @@ struct Options {
     kVersion,       // --version: exit 0
     kUpgradeCheck,  // --upgrade-check: exit 0 if what is behind it makes sense
     kMaster,        // --with-state-fd: take over from another master
+    kWatch,         // --intercept-fd: be the supervisor of intercepted programs
   };
   Mode mode = Mode::kRun;
   // Paths as given, in `..._path` as in `..._given`, empty where nothing was; max_unacked is 0 when
@@ -31,7 +32,12 @@ struct Options {
   pool::Config config;
   std::vector<os::BindSpec> binds;
   std::vector<std::string> command;  // the program and its arguments
-  int state_fd = -1;                 // kMaster
+  int state_fd = -1;                 // kMaster, kWatch
+  // How programs are to be intercepted, if at all; boot finds out what is possible here.
+  enum class Intercept { kOff, kAuto, kSeccomp };
+  Intercept intercept = Intercept::kOff;
+  bool ack_mode_given = false;
+  bool stop_signal_given = false;
 };
 
 // `arguments` comes without the program's own name. Options act in their order: after -h, --version

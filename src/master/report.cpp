@@ -94,6 +94,9 @@ class RubyReport {
       case pool::AckMode::kNotify:
         state.ack_mode.type = "notify";
         break;
+      case pool::AckMode::kListen:
+        state.ack_mode.type = "listen";
+        break;
     }
     if (config_.signal_timeout) {
       state.signal_timeout = to_seconds(*config_.signal_timeout);

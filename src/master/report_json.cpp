@@ -25,6 +25,8 @@ std::string_view name(pool::AckMode mode) {
       return "manual";
     case pool::AckMode::kNotify:
       return "notify";
+    case pool::AckMode::kListen:
+      return "listen";
   }
   return "";
 }

@@ -1,6 +1,7 @@
 // From the guard's descriptors and the snapshot to a master that acts.
 #include <algorithm>
 #include <array>
+#include <csignal>
 
 #include "base/limits.h"
 #include "master/master.h"
@@ -93,6 +94,8 @@ Status Master::receive(Duration patience) {
           descriptors_.listeners[static_cast<std::uint32_t>(*index)] = fd;
         } else if (const auto id = number_behind(kConnectionPrefix, name)) {
           descriptors_.connections[*id] = fd;
+        } else if (Interceptor::is_ours(name)) {
+          descriptors_.interception.emplace_back(name, fd);
         } else {
           kernel_.close(fd);
         }
@@ -150,6 +153,7 @@ Status Master::restore() {
   }
   pool_ = std::make_unique<pool::Pool>(read->config, std::move(read->ledger), std::move(workers));
   journal_ = std::make_unique<Journal>(kernel_, [this](int fd) { guard_.keep("snapshot", fd); });
+  restore_interception();
   for (wire::WorkerRecord& record : records) {
     restore_worker(std::move(record));
   }
@@ -160,6 +164,29 @@ Status Master::restore() {
                                       });
   adopt_connections(read->connections);
   return Ok{};
+}
+
+void Master::restore_interception() {
+  if (settings_.intercept == wire::Interception::kOff) {
+    for (const auto& [name, fd] : descriptors_.interception) {
+      kernel_.close(fd);
+    }
+    return;
+  }
+  interceptor_ = std::make_unique<Interceptor>(
+      kernel_, guard_, *log_, settings_,
+      Interceptor::Hooks{[this](WorkerId worker) {
+                           if (pool_->config().ack_mode == pool::AckMode::kListen) {
+                             apply(pool::event::Acked{worker, pool::AckMode::kListen});
+                           }
+                         },
+                         [this](Pid pid) { roster_->expect_ghost(pid); }});
+  for (const auto& [name, fd] : descriptors_.interception) {
+    interceptor_->adopt(name, fd);
+  }
+  for (const auto& [index, record] : listeners_) {
+    interceptor_->share(record, descriptors_.listeners.at(index));
+  }
 }
 
 // Gives the sockets numbers that no worker's socket will have, and says up to which number a spawn
@@ -224,6 +251,11 @@ void Master::restore_worker(wire::WorkerRecord record) {
   roster_->add(process);
   if (process.pidfd < 0) {
     events_.push_back(pool::event::Exited{id, {}});
+  } else if (settings_.intercept == wire::Interception::kSeccomp && !interceptor_->knows(id)) {
+    // The last master died between starting it and handing on its filter's notify descriptor.
+    log_->error("intercept_lost", "Nobody can answer what worker " + std::to_string(record.pid) +
+                                      " binds; it is ended and replaced");
+    kernel_.signal(process.pidfd, process.pid, SIGKILL, true);
   }
 }
 
@@ -316,6 +348,9 @@ void Master::resume() {
     log_->error("notify_socket_failed", watched.error().message());
   }
   guard_.ready();
+  if (interceptor_) {
+    interceptor_->start(now_, keep_below_, successor_of_master_);
+  }
   if (successor_of_master_) {
     if (const auto program = kernel_.own_program_unless(public_pid_)) {
       log_->info("renewing_guard",

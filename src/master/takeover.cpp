@@ -48,6 +48,9 @@ void Master::send_descriptors() {
   for (const auto& [index, fd] : descriptors_.listeners) {
     all.emplace_back("listen:" + std::to_string(index), fd);
   }
+  if (interceptor_) {
+    interceptor_->list(all);
+  }
   for (std::size_t from = 0; from < all.size(); from += kDescriptorsPerMessage) {
     std::string text = "X_EINHORN_FDS=1";
     std::vector<int> fds;

@@ -62,6 +62,16 @@ EINHORN_FD_1 and so on, in the order of `-b`, and accepts connections
 on it. A program that wants it on the command line writes {fd} or
 {fd:NAME} there.
 
+### Programs that know nothing of this
+
+    $ einhorn -n 4 --intercept -b 8080 -- any-server --port 8080
+
+Workers bind their sockets themselves; one that is for an address of a
+`-b` is replaced by the shared socket on the way. The program needs no
+change, in no language. `--intercept 3000=8080` gives a program that
+insists on port 3000 the `-b 8080`. Such workers are up when they listen,
+and are stopped by TERM.
+
 ### Command socket
 
 Einhorn listens on a UNIX socket for commands: one message a line, YAML
@@ -91,6 +101,8 @@ A worker counts as up once it is ACKed. `-m` says how that happens:
                 to the UNIX socket that EINHORN_SOCK_PATH names, or, with
                 `-g`, to the descriptor EINHORN_SOCK_FD
     -m notify   it sends READY=1 to the socket that NOTIFY_SOCKET names
+
+    -m listen   with --intercept, and the default there: it has called listen
 
 Workers that die before their ACK are started again more and more slowly,
 until one is ACKed. A worker that misses its ACK for --ack-timeout is

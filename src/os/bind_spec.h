@@ -52,6 +52,10 @@ struct BindSpec {
   std::string user;                   // a path only; a name or a number
   std::string group;                  // a path only; a name or a number
 
+  // Not of the text: for a program that calls bind and listen itself. The address is taken, and may
+  // be taken in other forms (os/intercept.h), but an internet socket does not listen yet.
+  bool for_interception = false;
+
   // The options in order, for `state`: keys in lower case, values as written, `rn` as "r", "n".
   std::vector<std::string> flags;
 };

@@ -92,12 +92,17 @@ struct SpawnSpec {
   int parent_death_signal = 0;
   std::optional<int> nice;
   SpawnNote* note = nullptr;
+  // Its bind and listen are told to whoever holds Spawned::notify (see os/intercept.h).
+  bool intercept = false;
+  bool allow_io_uring = false;
+  Pid watcher = 0;           // this process and its descendants may look into it
   std::string pid_variable;  // "NAME=" whose value becomes the process's own pid ("LISTEN_PID=")
 };
 
 struct Spawned {
   Pid pid = 0;
   int pidfd = -1;               // the caller's to close
+  int notify = -1;              // of an intercepted program; the caller's to close
   std::optional<Error> failed;  // it could not become the program and is gone; "exec /x": EACCES
   int nice_error = 0;           // errno, if it runs with the spawner's nice level
 };

@@ -14,6 +14,7 @@ enum class AckMode {
   kTimer,   // it has lived for `ack_delay`
   kManual,  // worker:ack on the command socket
   kNotify,  // READY=1 on NOTIFY_SOCKET
+  kListen,  // it has called listen on a shared socket (interception)
 };
 
 struct Config {

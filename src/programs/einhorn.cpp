@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "intercept/supervisor.h"
 #include "master/boot.h"
 #include "master/from_ruby.h"
 #include "master/master.h"
@@ -155,6 +156,9 @@ int main(int argc, char** argv, char** envp) {
       return 0;
     case Options::Mode::kUpgradeCheck:
       return check_upgrade();
+    case Options::Mode::kWatch:
+      title.set("einhorn-intercept: " + (options->command.empty() ? "" : options->command[0]));
+      return einhorn::intercept::run_supervisor(options->state_fd);
     case Options::Mode::kMaster:
       return run_with_state(options->state_fd, std::move(environment), arguments.at(0), title);
     case Options::Mode::kRun:

@@ -134,6 +134,10 @@ void fields(Archive& archive, Settings& settings) {
   archive(39, settings.pending_upgrades);
   archive(40, settings.pending_smooth);
   archive(41, settings.pending_rollback);
+  archive(42, settings.intercept);
+  archive(43, settings.intercept_all);
+  archive(44, settings.intercept_io_uring);
+  archive(45, settings.intercept_rules);
 }
 
 template <typename Archive>
@@ -157,6 +161,8 @@ void fields(Archive& archive, ListenerRecord& listener) {
   archive(8, listener.name);
   archive(9, listener.bind_index);
   archive(10, listener.from_argument);
+  archive(11, listener.backlog);
+  archive(12, listener.backup);
 }
 
 template <typename Archive>

@@ -36,6 +36,9 @@ struct OwnFile {
   std::uint64_t inode = 0;
 };
 
+// How programs get shared sockets that do not know of it (--intercept).
+enum class Interception { kOff, kSeccomp };
+
 struct Settings {
   std::string name;               // -c; "" none
   std::string socket_path;        // where the command socket is
@@ -79,6 +82,10 @@ struct Settings {
   bool pending_smooth = true;
   bool pending_rollback = true;
   std::vector<OwnFile> files;
+  Interception intercept = Interception::kOff;
+  bool intercept_all = false;       // tell of every bind
+  bool intercept_io_uring = false;  // io_uring stays as it is, and its binds are not seen
+  std::vector<std::string> intercept_rules;
 };
 
 // One version of the user's program, as it was when it was recorded.
@@ -101,6 +108,8 @@ struct ListenerRecord {
   std::string name;
   std::uint32_t bind_index = 0;  // which -b it came from: a name may have several addresses
   bool from_argument = false;    // srv: in the program's arguments instead of -b
+  std::int32_t backlog = 0;      // of an intercepted program's listen
+  std::string backup;            // another name of a unix socket's file; "" none
 };
 
 struct WorkerRecord {

@@ -180,6 +180,7 @@ void Workers::say(const ProcessPtr& worker) {
   worker->said_up = true;
   switch (world_.plan.config.ack_mode) {
     case pool::AckMode::kTimer:
+    case pool::AckMode::kListen:
       return;
     case pool::AckMode::kManual:
       send_line(worker,

@@ -28,6 +28,7 @@ FLOORS = {
     "wire": 2,
     "master": 3,
     "guard": 3,
+    "intercept": 3,
     "client": 3,
     "shell": 4,
     "agent": 4,

@@ -89,6 +89,37 @@ const std::vector<RightUse>& right_uses() {
        {"--ack-mode=notify"},
        [](const Options& o) { return o.config.ack_mode == pool::AckMode::kNotify; }},
       {"ack-mode",
+       {"-m", "listen", "--intercept"},
+       [](const Options& o) { return o.config.ack_mode == pool::AckMode::kListen; }},
+      {"intercept",
+       {"--intercept"},
+       [](const Options& o) {
+         return o.intercept == Options::Intercept::kAuto && o.config.stop_signal == SIGTERM &&
+                o.config.ack_mode == pool::AckMode::kListen && o.settings.intercept_rules.empty();
+       }},
+      {"intercept",
+       {"--intercept=seccomp", "--stop-signal", "QUIT", "-m2"},
+       [](const Options& o) {
+         return o.intercept == Options::Intercept::kSeccomp && o.config.stop_signal == SIGQUIT &&
+                o.config.ack_mode == pool::AckMode::kTimer;
+       }},
+      {"intercept",
+       {"--intercept", "3000=8080", "--intercept=unix:/a=web"},
+       [](const Options& o) {
+         return o.settings.intercept_rules == std::vector<std::string>{"3000=8080", "unix:/a=web"};
+       }},
+      {"intercept-all",
+       {"--intercept-all"},
+       [](const Options& o) {
+         return o.settings.intercept_all && o.intercept == Options::Intercept::kAuto;
+       }},
+      {"intercept-io-uring",
+       {"--intercept-io-uring"},
+       [](const Options& o) { return o.settings.intercept_io_uring; }},
+      {"intercept-fd",
+       {"--intercept-fd", "7"},
+       [](const Options& o) { return o.mode == Mode::kWatch && o.state_fd == 7; }},
+      {"ack-mode",
        {"-m", "manual", "-m1.5"},
        [](const Options& o) {
          return o.config.ack_mode == pool::AckMode::kTimer &&
@@ -202,7 +233,8 @@ TEST(MasterOptions, EveryOptionDoesWhatItSays) {
     words.insert(words.end(), {"server", "-n", "9"});
     const Options options = parse(words);
     EXPECT_TRUE(use.holds(options)) << ::testing::PrintToString(words);
-    const bool goes_on = options.mode == Mode::kRun || options.mode == Mode::kMaster;
+    const bool goes_on = options.mode == Mode::kRun ||
+                         (options.mode == Mode::kMaster || options.mode == Mode::kWatch);
     EXPECT_EQ(options.command, goes_on ? Words({"server", "-n", "9"}) : Words());
     EXPECT_EQ(options.settings.original_command, options.command);
   }
@@ -255,13 +287,13 @@ const std::vector<WrongUse>& wrong_uses() {
        R"(-l/--backlog: "65536" is out of range (allowed: 1 to 65535))"},
       {"ack-mode",
        {"-m", "sometimes"},
-       R"(-m/--ack-mode: "sometimes" is no way to ACK (allowed: 0 or more seconds, manual, notify))"},
+       R"(-m/--ack-mode: "sometimes" is no way to ACK (allowed: 0 or more seconds, manual, notify, listen))"},
       {"ack-mode",
        {"-m", "-1"},
-       R"(-m/--ack-mode: "-1" is no way to ACK (allowed: 0 or more seconds, manual, notify))"},
+       R"(-m/--ack-mode: "-1" is no way to ACK (allowed: 0 or more seconds, manual, notify, listen))"},
       {"ack-mode",
        {"-m", "inf"},
-       R"(-m/--ack-mode: "inf" is no way to ACK (allowed: 0 or more seconds, manual, notify))"},
+       R"(-m/--ack-mode: "inf" is no way to ACK (allowed: 0 or more seconds, manual, notify, listen))"},
       {"number", {"-n"}, "-n/--number: its value is missing: N"},
       {"number", {"-n", "abc"}, R"(-n/--number: "abc" is not a whole number )" NUMBER_OF_WORKERS},
       {"number", {"-n", "1.5"}, R"(-n/--number: "1.5" is not a whole number )" NUMBER_OF_WORKERS},
@@ -372,6 +404,24 @@ const std::vector<WrongUse>& wrong_uses() {
       {"gc-before-fork",
        {"--gc-before-frok"},
        R"(unknown option "--gc-before-frok" (did you mean --gc-before-fork?))"},
+      {"ack-mode", {"-m", "listen", "x"}, "-m/--ack-mode: \"listen\" needs --intercept"},
+      {"intercept",
+       {"--intercept=maybe"},
+       "--intercept: \"maybe\": neither a way to intercept nor a rule (allowed: auto, seccomp, "
+       "PORT=PORT, HOST:PORT=PORT, unix:PATH=NAME; a NAME of a -b may stand for the last PORT)"},
+      {"intercept", {"--intercept="}, "--intercept: its value is empty"},
+      {"intercept-all", {"--intercept-all=1"}, "--intercept-all: it takes no value"},
+      {"intercept-all",
+       {"--intercept-al1"},
+       R"(unknown option "--intercept-al1" (did you mean --intercept-all?))"},
+      {"intercept-io-uring", {"--intercept-io-uring=1"}, "--intercept-io-uring: it takes no value"},
+      {"intercept-io-uring",
+       {"--intercept-io-urin9"},
+       R"(unknown option "--intercept-io-urin9" (did you mean --intercept-io-uring?))"},
+      {"intercept-fd", {"--intercept-fd"}, "--intercept-fd: its value is missing: FD"},
+      {"intercept-fd",
+       {"--intercept-fd", "x"},
+       R"(--intercept-fd: "x" is not a whole number (allowed: 0 to 2147483647))"},
       {"with-state-fd",
        {"--with-state-fd", "abc"},
        R"(--with-state-fd: "abc" is not a whole number (allowed: 0 to 2147483647))"},

@@ -84,7 +84,7 @@ void drop_unusable(std::vector<Address>& addresses) {
 
 Status set_options_before_bind(const BindSpec& spec, const Address& address, int fd, bool v6_only) {
   Status status = Ok{};
-  if (spec.reuse_address) {
+  if (spec.reuse_address || spec.for_interception) {
     status = set_socket_option(spec, fd, SOL_SOCKET, SO_REUSEADDR, 1, "so_reuseaddr");
   }
   if (status && spec.reuse_port) {
@@ -118,7 +118,7 @@ Result<Listener> open_one(const BindSpec& spec, const Address& address, bool v6_
   if (bind(fd, address.get(), address.length) != 0) {
     return bind_error(spec, "bind " + shown, errno);
   }
-  if (!udp && listen(fd, backlog) != 0) {
+  if (!udp && !spec.for_interception && listen(fd, backlog) != 0) {
     return bind_error(spec, "listen on " + shown, errno);
   }
   if (Status status = read_bound_address(listener, udp); !status) {

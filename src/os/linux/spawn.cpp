@@ -24,15 +24,17 @@
 #include <cstring>
 #include <memory>
 
+#include "os/linux/intercept.h"
 #include "os/linux/linux_kernel.h"
 #include "os/linux/retry.h"
 
 namespace einhorn::os {
 namespace {
 
-enum class Stage { kNone, kGroup, kParent, kDirectory, kDescriptors, kConnect, kExec };
-constexpr std::array<const char*, 7> kStageNames = {
-    "", "setpgid", "watch parent", "chdir", "pass descriptors", "connect", "exec"};
+enum class Stage { kNone, kGroup, kParent, kDirectory, kDescriptors, kConnect, kIntercept, kExec };
+constexpr std::array<const char*, 8> kStageNames = {
+    "",    "setpgid", "watch parent", "chdir", "pass descriptors", "connect", "intercept (seccomp)",
+    "exec"};
 static_assert(static_cast<std::size_t>(Stage::kExec) + 1 == kStageNames.size());
 
 constexpr std::size_t kStackBytes = 64 * 1024;
@@ -56,12 +58,15 @@ struct ChildPlan {
   std::uint64_t changed_signals = 0;
   Pid parent = 0;
   const int* nice = nullptr;
-  rlimit descriptors{};        // what RLIMIT_NOFILE was; a limit of 0: it has not been changed
+  rlimit descriptors{};  // what RLIMIT_NOFILE was; a limit of 0: it has not been changed
+  const sock_fprog* intercept = nullptr;
+  Pid watcher = 0;
   char* pid_digits = nullptr;  // where the child writes its own pid in decimal
   // what the child leaves behind
   volatile Stage stage = Stage::kNone;
   volatile int error = 0;
   volatile int nice_error = 0;
+  volatile int notify = -1;
 };
 
 [[noreturn]] void child_fail(ChildPlan* plan, Stage stage, int error) {
@@ -145,6 +150,17 @@ void child_descriptors(ChildPlan* plan) {
 
 int child_main(void* argument) {
   auto* plan = static_cast<ChildPlan*>(argument);
+  // Now, so that the filter's notify descriptor is in the table that the parent has too. Nothing
+  // below makes a call that it tells of.
+  if (plan->intercept != nullptr) {
+    bool no_new_privs = false;
+    const int notify = install_intercept_filter(plan->intercept, &no_new_privs);
+    if (notify < 0) {
+      child_fail(plan, Stage::kIntercept, -notify);
+    }
+    plan->notify = notify;
+    syscall(SYS_prctl, PR_SET_PTRACER, plan->watcher, 0, 0, 0);  // of a meaning under Yama only
+  }
   // The table of descriptors is still the parent's: get one of our own that holds the low numbers.
   if (syscall(SYS_close_range, plan->keep_below, ~0U, CLOSE_RANGE_UNSHARE) < 0 &&
       syscall(SYS_unshare, CLONE_FILES) < 0) {
@@ -305,6 +321,8 @@ Result<Spawned> LinuxKernel::spawn(const SpawnSpec& spec) {
   plan.parent_death_signal = spec.parent_death_signal;
   plan.parent = spec.sibling ? getppid() : getpid();
   plan.nice = spec.nice ? &*spec.nice : nullptr;
+  plan.intercept = spec.intercept ? intercept_filter(spec.allow_io_uring) : nullptr;
+  plan.watcher = spec.watcher;
   plan.descriptors.rlim_cur = soft_descriptors_;
   plan.descriptors.rlim_max = hard_descriptors_;
   sockaddr_un address{};
@@ -331,12 +349,18 @@ Result<Spawned> LinuxKernel::spawn(const SpawnSpec& spec) {
   if (child.error != 0) {
     return Error{child.error, "spawn " + spec.program, ""};
   }
+  const int notify = plan.notify;
   Spawned spawned;
   spawned.pid = static_cast<Pid>(child.pid);
   spawned.pidfd = child.pidfd;
   spawned.nice_error = plan.nice_error;
   if (plan.stage != Stage::kNone) {
     spawned.failed = stage_error(plan, spec);
+    if (notify >= 0) {
+      close_descriptor(notify);
+    }
+  } else {
+    spawned.notify = notify;
   }
   return spawned;
 }
