@@ -176,7 +176,10 @@ void Master::restore_interception() {
   interceptor_ = std::make_unique<Interceptor>(
       kernel_, guard_, *log_, settings_,
       Interceptor::Hooks{[this](WorkerId worker) {
-                           if (pool_->config().ack_mode == pool::AckMode::kListen) {
+                           // Said once a socket, and again to a new master.
+                           const pool::Worker* found = pool_->find(worker);
+                           if (found != nullptr && !found->acked() &&
+                               pool_->config().ack_mode == pool::AckMode::kListen) {
                              apply(pool::event::Acked{worker, pool::AckMode::kListen});
                            }
                          },

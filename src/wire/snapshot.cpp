@@ -138,6 +138,7 @@ void fields(Archive& archive, Settings& settings) {
   archive(43, settings.intercept_all);
   archive(44, settings.intercept_io_uring);
   archive(45, settings.intercept_rules);
+  archive(46, settings.intercept_library);
 }
 
 template <typename Archive>

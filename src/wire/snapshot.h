@@ -37,7 +37,7 @@ struct OwnFile {
 };
 
 // How programs get shared sockets that do not know of it (--intercept).
-enum class Interception { kOff, kSeccomp };
+enum class Interception { kOff, kSeccomp, kPreload };
 
 struct Settings {
   std::string name;               // -c; "" none
@@ -86,6 +86,7 @@ struct Settings {
   bool intercept_all = false;       // tell of every bind
   bool intercept_io_uring = false;  // io_uring stays as it is, and its binds are not seen
   std::vector<std::string> intercept_rules;
+  std::string intercept_library;  // what is preloaded where there is no seccomp
 };
 
 // One version of the user's program, as it was when it was recorded.

@@ -77,15 +77,8 @@ def _datagram(port, message):
         return peer.recv(2048)
 
 
-def udp_echo(port):
-    """Which copy it was is in the answer."""
-    got = _datagram(port, b"question ")
-    if not got.startswith(b"question ") and not got.strip().isdigit():
-        raise Wrong(got)
-    return got.strip()[-1:] if got.strip()[-1:].isdigit() else None
-
-
 def dns(port):
+    """Which copy it was is in the answer."""
     question = b"\x03who\x04test\x00\x00\x01\x00\x01"
     got = _datagram(port, struct.pack(">HHHHHH", 7, 0x0100, 1, 0, 0, 0) + question)
     if got[:2] != b"\0\x07" or got[-4:-1] != b"\x0a\0\0":
@@ -93,7 +86,7 @@ def dns(port):
     return got[-1:]
 
 
-KINDS = {f.__name__: f for f in (http, redis, memcached, greeting, fastcgi, udp_echo, dns)}
+KINDS = {f.__name__: f for f in (http, redis, memcached, greeting, fastcgi, dns)}
 
 
 class Asking:

@@ -332,15 +332,6 @@ PROGRAMS = [
         note="TERM ends the listener, also with a connection that it has just accepted",
     ),
     Program(
-        "socat, UDP",
-        ["/usr/bin/socat", "UDP4-RECVFROM:{port},bind=127.0.0.1,fork", "SYSTEM:cat; echo {index}"],
-        ["socat"],
-        ask="udp_echo",
-        note="TERM ends it with a datagram that it has just received",
-        binds=["udp:{port}"],
-        short=True,
-    ),
-    Program(
         "dnsmasq, UDP",
         ["/usr/sbin/dnsmasq", "-k", "-p", "{port}", "-a", "127.0.0.1", "-z", "-R", "-h", "-C",
          "/dev/null", "-x", "", "--address=/who.test/10.0.0.{index}", "-u", "nobody"],
@@ -348,5 +339,6 @@ PROGRAMS = [
         ask="dns",
         note="TERM ends it with what it has just received",
         binds=["udp:{port}", "{port}"],
+        short=True,
     ),
 ]

@@ -85,7 +85,7 @@ class Run:
 
     def copies_reached(self):
         """How many different copies have answered."""
-        if self.program.ask in ("udp_echo", "dns"):
+        if self.program.ask == "dns":
             seen = set()
 
             def ask():

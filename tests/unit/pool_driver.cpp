@@ -16,6 +16,8 @@ std::string mode_text(AckMode mode) {
       return "manual";
     case AckMode::kNotify:
       return "notify";
+    case AckMode::kListen:
+      return "listen";
   }
   return "?";
 }

@@ -52,6 +52,11 @@ Settings full_settings() {
   s.pending_upgrades = 2;
   s.pending_smooth = false;
   s.pending_rollback = false;
+  s.intercept = Interception::kPreload;
+  s.intercept_all = true;
+  s.intercept_io_uring = true;
+  s.intercept_rules = {"3000=80", "unix:/s=web"};
+  s.intercept_library = "/usr/lib/t.so";
   s.files = {{"/run/q", 12, 13}, {"/run/r", 14, 15}};
   return s;
 }
@@ -116,6 +121,8 @@ ListenerRecord full_listener(std::uint32_t index) {
   l.name = "web";
   l.bind_index = 2;
   l.from_argument = true;
+  l.backlog = 55;
+  l.backup = "/run/u";
   return l;
 }
 
@@ -192,14 +199,14 @@ constexpr std::size_t count_fields() {
   }
 }
 // A new field needs its line in the snapshot's fields() and in the tests of every field below.
-static_assert(count_fields<Settings>() == 41);
+static_assert(count_fields<Settings>() == 46);
 static_assert(count_fields<OwnFile>() == 3);
 static_assert(count_fields<pool::Config>() == 16);
 static_assert(count_fields<pool::Ledger>() == 17);
 static_assert(count_fields<pool::UpgradeProgress>() == 9);
 static_assert(count_fields<pool::Worker>() == 13);
 static_assert(count_fields<Program>() == 5);
-static_assert(count_fields<ListenerRecord>() == 10);
+static_assert(count_fields<ListenerRecord>() == 12);
 static_assert(count_fields<WorkerRecord>() == 3);
 
 // --- round trip ---------------------------------------------------------------------------------
@@ -255,6 +262,11 @@ TEST(Snapshot, SettingsComeBackFieldByField) {
   EXPECT_EQ(s.pending_upgrades, w.pending_upgrades);
   EXPECT_EQ(s.pending_smooth, w.pending_smooth);
   EXPECT_EQ(s.pending_rollback, w.pending_rollback);
+  EXPECT_EQ(s.intercept, w.intercept);
+  EXPECT_EQ(s.intercept_all, w.intercept_all);
+  EXPECT_EQ(s.intercept_io_uring, w.intercept_io_uring);
+  EXPECT_EQ(s.intercept_rules, w.intercept_rules);
+  EXPECT_EQ(s.intercept_library, w.intercept_library);
   ASSERT_EQ(s.files.size(), 2u);
   EXPECT_EQ(s.files[1].path, "/run/r");
   EXPECT_EQ(s.files[1].device, 14u);
@@ -333,6 +345,8 @@ TEST(Snapshot, ProgramsListenersAndWorkersComeBackFieldByField) {
   EXPECT_EQ(l.name, "web");
   EXPECT_EQ(l.bind_index, 2u);
   EXPECT_TRUE(l.from_argument);
+  EXPECT_EQ(l.backlog, 55);
+  EXPECT_EQ(l.backup, "/run/u");
 
   const WorkerRecord& r = read.workers.at(Epoch{58});
   EXPECT_EQ(r.pid, 56);
