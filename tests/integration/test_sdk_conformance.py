@@ -304,6 +304,22 @@ def test_versions_agree():
         assert tomllib.load(file)["project"]["version"] == version
 
 
+def test_cmake_package(tmp_path, libraries):
+    """find_package(einhorn-worker) finds what was installed."""
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(server LANGUAGES CXX)\n"
+        "find_package(einhorn-worker 0.1 REQUIRED)\nadd_executable(server server.cpp)\n"
+        "target_link_libraries(server Einhorn::worker)\n"
+    )
+    (tmp_path / "server.cpp").write_text(
+        "#include <einhorn/worker.hpp>\nint main() { return einhorn::is_worker() ? 1 : 0; }\n"
+    )
+    out = tmp_path / "build"
+    scenario.run("cmake", "-S", tmp_path, "-B", out, f"-DCMAKE_PREFIX_PATH={scenario.BUILD}/prefix")
+    scenario.run("cmake", "--build", out)
+    scenario.run(out / "server")
+
+
 def test_perl_makefile(tmp_path):
     """perl Makefile.PL comes through without a warning."""
     scenario.shutil.copytree(SDK / "perl", tmp_path / "perl")

@@ -19,6 +19,7 @@ GET /slow?FILE        makes FILE.begun, and answers when there is FILE
 """
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -84,6 +85,7 @@ GO_ENV = {
 }
 
 
+@functools.cache
 def install_c():
     """The C library and the C++ header, installed; returns pkg-config's words."""
     prefix = BUILD / "prefix"
