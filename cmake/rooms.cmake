@@ -14,7 +14,12 @@ target_compile_definitions(einhorn_flags INTERFACE
   EINHORN_VERSION="${PROJECT_VERSION}"
   $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>
   $<$<NOT:$<CONFIG:Debug>>:_FORTIFY_SOURCE=2>)
-if(EINHORN_SANITIZE)
+if(EINHORN_FUZZ)
+  # Warnings are g++'s business: clang has others of the same names.
+  target_compile_options(einhorn_flags INTERFACE -w -U_FORTIFY_SOURCE
+    -fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow -fno-sanitize-recover=all)
+  target_link_options(einhorn_flags INTERFACE -fsanitize=address,undefined)
+elseif(EINHORN_SANITIZE)
   target_compile_options(einhorn_flags INTERFACE
     -fsanitize=address,undefined -fno-sanitize-recover=all -U_FORTIFY_SOURCE)
   target_link_options(einhorn_flags INTERFACE -fsanitize=address,undefined)

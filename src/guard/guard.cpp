@@ -188,7 +188,7 @@ bool Guard::send_descriptors(const Child& to, const char* go) {
                               "%s\n", stored_[next].name.data());
     }
     iovec part{text.data(), static_cast<std::size_t>(length)};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control;
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control{};
     msghdr header{};
     header.msg_iov = &part;
     header.msg_iovlen = 1;

@@ -4,8 +4,8 @@
 #include <array>
 #include <csignal>
 
-#include "base/limits.h"
 #include "master/report.h"
+#include "wire/notification.h"
 
 namespace einhorn::master {
 namespace {
@@ -312,21 +312,16 @@ void Master::on_worker_message() {
   }
 }
 
-// sd_notify(3): lines of KEY=VALUE; what we don't know is ignored.
 void Master::take_worker_message(WorkerId worker, std::string_view text) {
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
-    if (line == "READY=1") {
-      if (pool_->config().ack_mode == pool::AckMode::kNotify) {
-        apply(pool::event::Acked{worker, pool::AckMode::kNotify});
-      }
-    } else if (line == "WATCHDOG=1") {
-      apply(pool::event::Pinged{worker, "null"});
-    } else if (line.starts_with("STATUS=")) {
-      apply(pool::event::StatusSaid{worker, std::string(line.substr(7, limits::kMaxStatusBytes))});
-    }
+  const wire::Notification said = wire::parse_notification(text);
+  if (said.ready && pool_->config().ack_mode == pool::AckMode::kNotify) {
+    apply(pool::event::Acked{worker, pool::AckMode::kNotify});
+  }
+  if (said.alive) {
+    apply(pool::event::Pinged{worker, "null"});
+  }
+  if (said.status) {
+    apply(pool::event::StatusSaid{worker, *said.status});
   }
 }
 

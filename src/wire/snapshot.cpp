@@ -304,9 +304,11 @@ void apply(Reading& reading, const Head& head, std::string_view body) {
     case Kind::kWorkerGone:
       snapshot.workers.erase(Epoch{head.key});
       return;
-    case Kind::kConnection:
-      snapshot.connections[head.key] = decode_record<ConnectionRecord>(body);
+    case Kind::kConnection: {
+      auto connection = decode_record<ConnectionRecord>(body);
+      snapshot.connections[connection.id] = std::move(connection);
       return;
+    }
     case Kind::kConnectionGone:
       snapshot.connections.erase(head.key);
       return;
@@ -394,6 +396,10 @@ Result<Snapshot> decode_snapshot(std::string_view file) {
     }
     apply(reading, *head, body);
     rest.remove_prefix(kHeadBytes + head->length);
+  }
+  if (!rest.empty() && !skipping) {
+    reading.snapshot.damage.push_back("an entry that was begun, " + std::to_string(rest.size()) +
+                                      " bytes before the end");
   }
   if (!reading.settings) {
     return make_error("snapshot", "it holds no readable settings");

@@ -83,3 +83,4 @@ def pytest_collection_modifyitems(items):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "root: the test needs to be root")
+    config.addinivalue_line("markers", "unsanitized: it has no meaning under sanitizers")

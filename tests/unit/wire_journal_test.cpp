@@ -173,6 +173,7 @@ TEST(Journal, ATornTailLosesOnlyTheTail) {
   for (std::size_t length = 0; length < tail.size(); ++length) {
     const Snapshot read = decode(whole + tail.substr(0, length));
     expect_same(read, full_snapshot());
+    EXPECT_EQ(read.damage.empty(), length == 0) << "it is said, of " << length << " bytes";
   }
   EXPECT_TRUE(decode(whole + tail).workers.contains(Epoch{200}));
 }

@@ -226,7 +226,7 @@ Message LinuxKernel::receive(int socket) {
 Transfer LinuxKernel::send(int socket, std::string_view text, std::span<const int> fds) {
   CHECK(fds.size() <= kMaxMessageDescriptors);
   iovec part{const_cast<char*>(text.data()), text.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors)> control;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors)> control{};
   msghdr header{};
   header.msg_iov = &part;
   header.msg_iovlen = 1;

@@ -17,6 +17,7 @@ from .waiting import wait_until
 from .wire import Client
 
 MARK = "POOL_OF_THE_TEST"
+PASSED_ON = ("PATH", "HOME", "USER", "ASAN_OPTIONS", "UBSAN_OPTIONS")
 
 
 class Pool:
@@ -67,7 +68,7 @@ class Pool:
         return words
 
     def _environment(self, extra):
-        base = {name: os.environ[name] for name in ("PATH", "HOME", "USER") if name in os.environ}
+        base = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         base.update({"TMPDIR": str(self.dir), MARK: self.mark, "LC_ALL": "C.UTF-8"})
         base.update(extra)
         return {key: str(value) for key, value in base.items() if value is not None}

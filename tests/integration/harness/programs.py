@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "tests" / "workers"
+INTERPOSED = ROOT / "tests" / "interpose"
 
 
 def bin_dir():
@@ -29,13 +30,21 @@ def einhorn_command():
 
 def worker(name):
     """A sample worker of tests/workers, as an absolute path."""
+    return _built(SOURCES / f"{name}.cpp", name, ["-pthread", "-static-libstdc++", "-static-libgcc"])
+
+
+def interposed(name):
+    """A library of tests/interpose for LD_PRELOAD, as an absolute path."""
+    return _built(INTERPOSED / f"{name}.cpp", f"{name}.so", ["-shared", "-fPIC"])
+
+
+def _built(source, name, flags):
     default = bin_dir().parent / "tests" / "workers"
     built = Path(os.environ.get("EINHORN_TEST_WORKER_DIR", default)).resolve() / name
-    source = SOURCES / f"{name}.cpp"
     if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
         built.parent.mkdir(parents=True, exist_ok=True)
         unfinished = f"{built}.{os.getpid()}"
-        flags = ["-std=c++20", "-O1", "-pthread", "-static-libstdc++", "-static-libgcc"]
-        subprocess.run(["g++", *flags, str(source), "-o", unfinished], check=True)
+        command = ["g++", "-std=c++20", "-O1", *flags, str(source), "-o", unfinished]
+        subprocess.run(command, check=True)
         os.rename(unfinished, built)
     return str(built)
