@@ -50,7 +50,8 @@ class StubKernel : public os::Kernel {
   Pid own_parent() override { return 0; }
   std::uint32_t own_uid() override { return 0; }
   std::optional<os::MemoryUse> memory_of(Pid /*pid*/) override { return std::nullopt; }
-  void set_nice(int /*level*/) override {}
+  bool runs_as(Pid /*pid*/, std::uint32_t /*uid*/) override { return false; }
+  Status set_nice(int /*level*/) override { return Ok{}; }
   void remove_file(const std::string& /*path*/, std::uint64_t /*device*/,
                    std::uint64_t /*inode*/) override {}
   Result<std::string> current_directory() override { return std::string("/"); }
