@@ -32,10 +32,7 @@ async def main():
         server = await asyncio.start_server(answer, "127.0.0.1", 8080)
     einhorn.ack()
     await stop.wait()
-    server.close()
-    # A connection that was accepted is a task from then on, also before `answer` has begun.
-    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(tasks)
+    await einhorn.drain(server)
 
 
 asyncio.run(main())

@@ -13,6 +13,7 @@ tell nobody, so that a program can be started by hand. What fails raises `Einhor
 why.
 """
 
+import asyncio
 import json
 import os
 import selectors
@@ -26,6 +27,7 @@ __all__ = [
     "NotAWorker",
     "ack",
     "connections",
+    "drain",
     "fd",
     "index",
     "is_worker",
@@ -285,3 +287,20 @@ def connections(listener: socket.socket) -> Iterator[socket.socket]:
             except (BlockingIOError, ConnectionAbortedError):
                 continue  # another worker got it, or it is gone already
             yield connection
+
+
+async def drain(server: asyncio.AbstractServer) -> None:
+    """For asyncio, in the main task: takes no more connections, waits until every other task has
+    ended, and closes the server.
+
+    `server.close()` at once would drop a connection that was accepted just before: asyncio makes a
+    task of it that fails if the server is closed when it begins."""
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    while True:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if not others:
+            break
+        await asyncio.wait(others)
+    server.close()

@@ -304,6 +304,34 @@ def test_versions_agree():
         assert tomllib.load(file)["project"]["version"] == version
 
 
+def test_python_drains_asyncio():
+    """A connection that asyncio has accepted, and done nothing else with, is answered."""
+    program = """
+import asyncio, socket, einhorn_worker
+
+async def answer(reader, writer):
+    writer.write(await reader.readexactly(1))
+    await writer.drain()
+    writer.close()
+
+async def main():
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    server = await asyncio.start_server(answer, sock=listener)
+    client = socket.create_connection(listener.getsockname())
+    client.send(b"x")
+    before = len(asyncio.all_tasks())
+    while len(asyncio.all_tasks()) == before:
+        await asyncio.sleep(0)  # until it is accepted, and not one turn longer
+    await einhorn_worker.drain(server)
+    print(client.recv(1) == b"x", server.is_serving())
+
+asyncio.run(main())
+"""
+    said = scenario.run("/usr/bin/python3", "-c", program, env={"PYTHONPATH": str(SDK / "python")})
+    assert said == "True False\n"
+
+
 def test_cmake_package(tmp_path, libraries):
     """find_package(einhorn-worker) finds what was installed."""
     (tmp_path / "CMakeLists.txt").write_text(
