@@ -60,6 +60,7 @@ Status Log::open(const std::string& path) {
     kernel_.close(fd_);
   }
   fd_ = fd;
+  torn_ = false;
   return Ok{};
 }
 
@@ -83,8 +84,16 @@ void Log::write(const LogLine& line) {
   }
 }
 
-bool Log::put(const std::string& line) {
-  return kernel_.write_line(fd_, line).kind == os::Transfer::Kind::kDone;
+bool Log::put(std::string line) {
+  if (torn_) {
+    line.insert(line.begin(), '\n');
+  }
+  const os::Transfer written = kernel_.write_line(fd_, line);
+  if (written.kind != os::Transfer::Kind::kDone || written.bytes == 0) {
+    return false;
+  }
+  torn_ = written.bytes < line.size();
+  return !torn_;
 }
 
 std::string Log::format(const LogLine& line) const {

@@ -2,6 +2,8 @@
 //
 // Writing never waits: a line that a slow or vanished reader, a full disk or a closed descriptor
 // does not take is dropped and counted, and the count is said with the next line that goes through.
+// A disk that fills up may take half of a line: that one counts as dropped, and the next one begins
+// on a line of its own.
 #pragma once
 
 #include <cstdint>
@@ -54,7 +56,7 @@ class Log {
 
  private:
   [[nodiscard]] std::string format(const LogLine& line) const;
-  bool put(const std::string& line);
+  bool put(std::string line);
 
   os::Kernel& kernel_;
   Pid pid_;
@@ -62,6 +64,7 @@ class Log {
   bool json_;
   int fd_ = 2;
   WallTime now_{};
+  bool torn_ = false;  // the last line written is not whole
   std::uint64_t dropped_ = 0;
   std::uint64_t dropped_total_ = 0;
 };

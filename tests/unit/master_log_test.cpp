@@ -1,8 +1,10 @@
 // The log: whole lines, as text or JSON, that nobody can forge and nobody waits for.
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -74,6 +76,26 @@ TEST_F(LogTest, NobodyCanForgeALine) {
   const auto log = make(1, false);
   log->info("x", "one\n[MASTER 1] ERROR: forged\r\ntwo");
   EXPECT_EQ(content(), "[MASTER 4321] INFO: one [MASTER 1] ERROR: forged  two\n");
+}
+
+TEST_F(LogTest, HalfALineSpoilsNoOther) {
+  const auto log = make(1, false);
+  log->info("x", "one");
+  auto* const before = signal(SIGXFSZ, SIG_IGN);
+  rlimit old{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old), 0);
+  const rlimit full{content().size() + 10, old.rlim_max};  // as a disk that fills up
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+  log->info("x", "two");
+  log->info("x", "three");
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old), 0);
+  signal(SIGXFSZ, before);
+  log->info("x", "four");
+  EXPECT_EQ(log->dropped(), 2u);
+  EXPECT_EQ(content(),
+            "[MASTER 4321] INFO: one\n[MASTER 43\n"
+            "[MASTER 4321] ERROR: 2 log lines could not be written and are lost\n"
+            "[MASTER 4321] INFO: four\n");
 }
 
 TEST_F(LogTest, LinesAreCutSoThatTheyStayWhole) {
