@@ -157,6 +157,7 @@ void Guard::start_master() {
     // Shares our memory until the exec: system calls only.
     const bool in_place = pair[1] == plan_.control;  // dup3 refuses that
     if ((in_place ? fcntl(pair[1], F_SETFD, 0) : dup3(pair[1], plan_.control, 0)) >= 0) {
+      set_soft_descriptors(plan_.soft_descriptors);
       syscall(SYS_execveat, plan_.program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
     }
     _exit(127);

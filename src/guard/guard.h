@@ -76,6 +76,9 @@ struct Plan {
   // another number.
   char** arguments = nullptr;
   char* const* environment = nullptr;  // of a master
+  // The soft limit of open files (RLIMIT_NOFILE) for masters and a renewed guard, so that workers
+  // get the one that we were started with, not the one that we raised for ourselves. 0: ours.
+  std::uint64_t soft_descriptors = 0;
   std::array<OwnFile, kMaxSocketFiles> files;
   std::size_t file_count = 0;
   std::array<char, kPathBytes> pidfile{};
@@ -131,6 +134,8 @@ class Guard {
   bool tell_master(const char* text);
   void renew(int program, int how);
   void set_inherited(bool inherited);
+  // Sets our soft limit of open files; the one before. System calls only.
+  static std::uint64_t set_soft_descriptors(std::uint64_t limit);
   void forward_signals();
   void sweep();
   bool report_and_reap(pid_t pid);

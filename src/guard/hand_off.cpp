@@ -98,7 +98,11 @@ void Guard::renew(int program, int how) {
   char* const before = std::exchange(plan_.arguments[2], number.data());
   set_inherited(true);
   if (written) {
+    const std::uint64_t raised = set_soft_descriptors(plan_.soft_descriptors);
     syscall(SYS_execveat, program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
+    const int error = errno;
+    set_soft_descriptors(raised);
+    errno = error;
   }
   say("ERROR: can't renew the guard: %s", strerrordesc_np(errno));
   tell_master("X_EINHORN_THAW=1");

@@ -1,12 +1,14 @@
 // What the guard says to the world: its log, its service manager, its files.
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdarg>
 #include <cstddef>
@@ -85,6 +87,17 @@ void Guard::tell_manager(const char* text) {
            static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length));
     close(socket);
   }
+}
+
+std::uint64_t Guard::set_soft_descriptors(std::uint64_t limit) {
+  rlimit descriptors{};
+  if (limit == 0 || getrlimit(RLIMIT_NOFILE, &descriptors) != 0) {
+    return 0;
+  }
+  const rlim_t before = descriptors.rlim_cur;
+  descriptors.rlim_cur = std::min<rlim_t>(limit, descriptors.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &descriptors);
+  return before;
 }
 
 // A line of the log, where and as the master writes it.

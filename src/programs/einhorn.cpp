@@ -1,6 +1,7 @@
 // einhorn: reads the command line and becomes the guard; or, started by one, the master.
 #include <fcntl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,6 +30,8 @@ using einhorn::Error;
 using einhorn::Result;
 using einhorn::master::Options;
 
+// Descriptors with fixed numbers lie below, and some more have to be opened beside them.
+constexpr rlim_t kLeastDescriptors = 256;
 constexpr auto kHandOverPatience = std::chrono::seconds{10};
 
 int complain(const Error& error) {
@@ -64,20 +67,26 @@ int run_master(int control, std::vector<std::string> environment, einhorn::Title
   return 0;
 }
 
-int run_new_pool(Options options, std::vector<std::string> environment, const std::string& script,
+int run_new_pool(Options options, const einhorn::Birth& birth, const std::string& script,
                  einhorn::Title& title) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max < kLeastDescriptors) {
+    return complain(einhorn::make_error(
+        "open files", "the hard limit (RLIMIT_NOFILE) is " + std::to_string(limit.rlim_max) +
+                          ", at least " + std::to_string(kLeastDescriptors) + " are needed"));
+  }
   Result<einhorn::master::Boot> boot =
-      einhorn::master::boot(std::move(options), std::move(environment), script);
+      einhorn::master::boot(std::move(options), birth.environment, script);
   if (!boot) {
     return complain(boot.error());
   }
-  return einhorn::run_guard(std::move(*boot), nullptr, title);
+  return einhorn::run_guard(std::move(*boot), nullptr, birth, title);
 }
 
 // --with-state-fd: what is behind the descriptor says who we are. A socket: a guard has started us
 // as its master. A file that a guard wrote: we are that guard, renewed. Anything else: a Ruby
 // master has executed us in its place.
-int run_with_state(int fd, std::vector<std::string> environment, const std::string& script,
+int run_with_state(int fd, const einhorn::Birth& birth, const std::string& script,
                    einhorn::Title& title) {
   struct stat status {};
   if (fstat(fd, &status) != 0) {
@@ -91,7 +100,7 @@ int run_with_state(int fd, std::vector<std::string> environment, const std::stri
                                             "; this option is for Einhorn's own use"));
   }
   if (S_ISSOCK(status.st_mode)) {
-    return run_master(fd, std::move(environment), title);
+    return run_master(fd, birth.environment, title);
   }
   Result<std::string> text = einhorn::os::read_to_end(fd);
   if (!text) {
@@ -100,11 +109,13 @@ int run_with_state(int fd, std::vector<std::string> environment, const std::stri
   if (text->starts_with("einhorn-guard ")) {
     einhorn::Renewal renewal;
     Result<einhorn::master::Boot> boot = einhorn::read_renewal(*text, renewal);
-    return boot ? einhorn::run_guard(std::move(*boot), &renewal, title) : complain(boot.error());
+    return boot ? einhorn::run_guard(std::move(*boot), &renewal, birth, title)
+                : complain(boot.error());
   }
   Result<einhorn::master::Boot> boot =
-      einhorn::master::boot_from_ruby(*text, std::move(environment), script);
-  return boot ? einhorn::run_guard(std::move(*boot), nullptr, title) : complain(boot.error());
+      einhorn::master::boot_from_ruby(*text, birth.environment, script);
+  return boot ? einhorn::run_guard(std::move(*boot), nullptr, birth, title)
+              : complain(boot.error());
 }
 
 // A Ruby master that asks has its state ready: one that could not be taken over is refused while
@@ -134,9 +145,13 @@ int main(int argc, char** argv, char** envp) {
   signal(SIGPIPE, SIG_IGN);  // nobody who stops reading our log stops us
   signal(SIGCHLD, SIG_DFL);  // inherited as ignored it would lose how children end
   const std::vector<std::string> arguments(argv, argv + argc);
-  std::vector<std::string> environment;
+  einhorn::Birth birth;
   for (char** variable = envp; *variable != nullptr; ++variable) {
-    environment.emplace_back(*variable);
+    birth.environment.emplace_back(*variable);
+  }
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    birth.soft_descriptors = limit.rlim_cur;
   }
   Result<Options> options =
       einhorn::master::parse_options({arguments.begin() + 1, arguments.end()});
@@ -160,9 +175,9 @@ int main(int argc, char** argv, char** envp) {
       title.set("einhorn-intercept: " + (options->command.empty() ? "" : options->command[0]));
       return einhorn::intercept::run_supervisor(options->state_fd);
     case Options::Mode::kMaster:
-      return run_with_state(options->state_fd, std::move(environment), arguments.at(0), title);
+      return run_with_state(options->state_fd, birth, arguments.at(0), title);
     case Options::Mode::kRun:
-      return run_new_pool(std::move(*options), std::move(environment), arguments.at(0), title);
+      return run_new_pool(std::move(*options), birth, arguments.at(0), title);
   }
   return 1;
 }

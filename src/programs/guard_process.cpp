@@ -82,7 +82,7 @@ std::string shown_name(const wire::Settings& settings) {
 
 }  // namespace
 
-int run_guard(master::Boot boot, const Renewal* renewal, Title& title) {
+int run_guard(master::Boot boot, const Renewal* renewal, const Birth& birth, Title& title) {
   if (renewal != nullptr && renewal->how == 2 &&
       master::leave_to_ruby(boot, renewal->master, renewal->control) == os::MasterIs::kGone) {
     renewal = nullptr;  // it could not be done, and the master has left: start one again
@@ -95,6 +95,7 @@ int run_guard(master::Boot boot, const Renewal* renewal, Title& title) {
     return 1;
   }
   plan->control = settings.control;
+  plan->soft_descriptors = birth.soft_descriptors;
   std::vector<std::string> arguments = master_arguments(settings);
   std::vector<std::string> environment = settings.start_environment;
   std::vector<char*> argv = pointers(arguments);

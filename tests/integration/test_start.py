@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -305,6 +306,39 @@ def test_missing_command_is_refused(tmp_path, words):
     done = run(*words, env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)})
     assert done.returncode == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_descriptors_are_refused(tmp_path):
+    limited = ["prlimit", "--nofile=255:255", *einhorn_command()]
+    env = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [*limited, "--", "/usr/bin/touch", str(tmp_path / "started")],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.search("open files: .*RLIMIT_NOFILE.* is 255, at least 256", done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_soft_limit_of_descriptors_does_not_matter(make_pool):
+    pool = make_pool(
+        ["-m", "0.05"],
+        "http_worker",
+        wrapper=["prlimit", f"--nofile=32:{resource.getrlimit(resource.RLIMIT_NOFILE)[1]}"],
+    )
+    (worker,) = pool.wait_ready(1)
+    limit = lambda: resource.prlimit(worker["pid"], resource.RLIMIT_NOFILE)[0]  # noqa: E731
+    assert limit() == 32, "workers keep it"
+    pool.kill_master()
+    with pool.client(timeout=30) as client:
+        client.conversation({"command": "upgrade", "id": 1})
+    (worker,) = pool.wait_ready(1)
+    assert limit() == 32, "and so with every later master"
 
 
 def test_what_is_not_there_yet_says_so(tmp_path):
