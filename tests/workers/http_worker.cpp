@@ -26,12 +26,17 @@
 //   --drain-delay-ms=N      stay that long after the last answer
 //   --children=N            processes that only wait, in the worker's process group
 //   --leak-kb=N             memory lost with every request
+//   --linger-ms=N           when draining, a kept connection is served until it has been silent so
+//                           long; its next answer says "Connection: close"
+//   --ledger=DIR            a file there says which connections are in its hands (ledger.h); for
+//                           IPv4 sockets with O_NONBLOCK
 //   --events=FILE           "start PID INDEX", "signal NAME PID", "exit PID" are appended
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -57,6 +62,8 @@
 #include <string_view>
 #include <thread>
 #include <vector>
+
+#include "ledger.h"
 
 namespace {
 
@@ -85,6 +92,8 @@ struct Options {
   int drain_delay_ms = 0;
   int children = 0;
   int leak_kb = 0;
+  int linger_ms = 0;
+  std::string ledger;
   std::string events;
 };
 
@@ -152,10 +161,12 @@ void parse_option(const std::string& word, Options& options) {
                                             {"--only-index", &options.only_index},
                                             {"--drain-delay-ms", &options.drain_delay_ms},
                                             {"--children", &options.children},
-                                            {"--leak-kb", &options.leak_kb}};
+                                            {"--leak-kb", &options.leak_kb},
+                                            {"--linger-ms", &options.linger_ms}};
   const std::map<std::string, std::string*> texts{
-      {"--adopt", &options.adopt}, {"--label", &options.label},   {"--ack", &options.ack},
-      {"--ping", &options.ping},   {"--status", &options.status}, {"--events", &options.events}};
+      {"--adopt", &options.adopt},  {"--label", &options.label},   {"--ack", &options.ack},
+      {"--ping", &options.ping},    {"--status", &options.status}, {"--events", &options.events},
+      {"--ledger", &options.ledger}};
   if (auto number = numbers.find(key); number != numbers.end()) {
     *number->second = to_int(value);
   } else if (auto text = texts.find(key); text != texts.end()) {
@@ -211,6 +222,8 @@ class Server {
     struct sigaction wake = {};
     wake.sa_handler = [](int) {};  // no SA_RESTART: it only interrupts accept()
     sigaction(kWakeSignal, &wake, nullptr);
+    ledger_.open(options_.ledger, sockets.size() * static_cast<std::size_t>(options_.threads));
+    std::size_t index = 0;
     for (int fd : sockets) {
       int type = 0;
       socklen_t size = sizeof type;
@@ -219,9 +232,12 @@ class Server {
       }
       for (int i = 0; i < options_.threads; ++i) {
         running_.fetch_add(1);
-        auto leave = [this, fd, type] {
+        ledger::Slot* slot = ledger_.slot(index++);
+        auto leave = [this, fd, type, slot] {
           if (type == SOCK_DGRAM) {
             serve_datagrams(fd);
+          } else if (slot != nullptr) {
+            serve_by_ledger(fd, slot);
           } else {
             serve_connections(fd);
           }
@@ -234,6 +250,7 @@ class Server {
 
   // A signal that comes just before accept() interrupts nothing, hence again and again.
   void drain() {
+    stopped_ = Clock::now();
     stop_ = true;
     while (running_.load() > 0) {
       for (auto& thread : threads_) pthread_kill(thread.native_handle(), kWakeSignal);
@@ -241,6 +258,7 @@ class Server {
     }
     for (auto& thread : threads_) thread.join();
     threads_.clear();
+    ledger_.remove();
   }
 
  private:
@@ -282,15 +300,52 @@ class Server {
     }
   }
 
+  // One connection wakes one thread (EPOLLEXCLUSIVE). If that one dies before it accepts, the next
+  // connection or the time limit wakes another.
+  void serve_by_ledger(int fd, ledger::Slot* slot) {
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    epoll_event interest{};
+    interest.events = EPOLLIN | EPOLLEXCLUSIVE;
+    epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &interest);
+    while (!stop_) {
+      epoll_event event{};
+      if (epoll_wait(epoll, &event, 1, 100) < 0) continue;
+      sockaddr_in client{};
+      socklen_t size = sizeof client;
+      slot->state = ledger::kAccepting;
+      int connection = accept4(fd, reinterpret_cast<sockaddr*>(&client), &size, SOCK_CLOEXEC);
+      if (connection < 0) {
+        slot->state = ledger::kIdle;
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+          std::perror("http_worker: accept");
+          break;
+        }
+        continue;
+      }
+      ledger::hold(slot, client);
+      serve(connection, fd, slot);
+      close(connection);
+      slot->state = ledger::kIdle;
+    }
+    close(epoll);
+  }
+
+  // Nothing more is to be read from a connection that has been silent since we began to drain.
+  bool silent(Clock::time_point last) const {
+    auto since = std::max(last, stopped_.load());
+    return stop_ && Clock::now() - since >= milliseconds(options_.linger_ms);
+  }
+
   // Requests of one connection until it is closed, `Connection: close` is asked for, or we drain.
-  void serve(int connection, int fd) {
+  void serve(int connection, int fd, ledger::Slot* slot = nullptr) {
     timeval limit{20, 0};
     setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     std::string input;
+    auto answered = Clock::now();
     for (bool first = true;; first = false) {
       std::size_t end = std::string::npos;
       while ((end = input.find("\r\n\r\n")) == std::string::npos) {
-        if (stop_ && !first && input.empty()) return;
+        if (!first && input.empty() && silent(answered)) return;
         char buffer[4096];
         ssize_t got = recv(connection, buffer, sizeof buffer, 0);
         if (got < 0 && errno == EINTR) continue;
@@ -305,6 +360,8 @@ class Server {
                           std::to_string(text.size()) + (closing ? "\r\nConnection: close" : "") +
                           "\r\n\r\n" + text;
       if (!send_all(connection, reply) || closing) return;
+      answered = Clock::now();
+      if (slot != nullptr) ++slot->requests;
     }
   }
 
@@ -337,7 +394,9 @@ class Server {
   }
 
   const Options& options_;
+  ledger::Ledger ledger_;
   std::atomic<bool> stop_ = false;
+  std::atomic<Clock::time_point> stopped_{};  // when `stop_` was set
   std::atomic<int> running_ = 0;
   std::vector<std::thread> threads_;
   std::mutex leak_mutex_;

@@ -1,15 +1,19 @@
 // Load for tests: HTTP requests over many connections at a time, each of them accounted for.
 //
 //   loadgen ADDRESS [--connections=N] [--mode=new|keepalive] [--requests=N] [--rate=N]
-//           [--timeout-ms=N] [--progress=FILE]
+//           [--timeout-ms=N] [--progress=FILE] [--failures=FILE]
 //
 // ADDRESS is 127.0.0.1:PORT, [::1]:PORT, unix:/path or unix:@name. `new` (default) opens a
 // connection for every request, `keepalive` keeps them. --rate limits the requests a second (0:
 // none). After --requests, or at SIGTERM, nothing new is begun, what is under way is finished, and
-// one JSON object is printed: requests, ok, failed by kind, the worst latency, answers by pid, and
-// the first failures with their time. --progress is rewritten with "OK FAILED" while it runs.
+// one JSON object is printed: requests (= ok + failures), how many of them went over a kept
+// connection, failed by kind, latencies, the longest time without any answer, answers by pid, and
+// the first failures. --progress is rewritten with "OK FAILED" while it runs; --failures gets a
+// line of JSON for every failed request: kind, errno, seconds from the start, when it began and
+// failed (CLOCK_MONOTONIC), how far it had come, the connection's own address, bytes of an answer.
 //
 // Kinds of failure: refused, reset, timeout, eof (closed without an answer), bad_reply, other.
+// Nothing is ever sent twice: a request that fails on a kept connection has failed.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -48,6 +52,7 @@ struct Options {
   long rate = 2000;
   int timeout_ms = 10'000;
   std::string progress;
+  std::string failures;
 };
 
 [[noreturn]] void refuse(std::string_view what) {
@@ -79,6 +84,8 @@ Options parse_options(int argc, char** argv) {
       options.timeout_ms = to_int(value);
     } else if (key == "--progress") {
       options.progress = value;
+    } else if (key == "--failures") {
+      options.failures = value;
     } else if (word.rfind("--", 0) == 0) {
       refuse("no such option: " + word);
     } else {
@@ -138,6 +145,8 @@ struct Tally {
   std::vector<std::string> first_failures;
   std::vector<double> latencies;
   long started = 0;
+  long reused = 0;  // began on a kept connection
+  std::chrono::duration<double, std::milli> longest_gap{};
 
   long failures() const {
     long sum = 0;
@@ -151,6 +160,7 @@ struct Connection {
   int fd = -1;
   Stage stage = Stage::kIdle;
   Clock::time_point begun;
+  bool reused = false;
   std::string input;
 };
 
@@ -163,6 +173,10 @@ class Load {
         epoll_(epoll_create1(EPOLL_CLOEXEC)) {
     request_ = std::string("GET / HTTP/1.1\r\nHost: test\r\n") +
                (options.keep_alive ? "" : "Connection: close\r\n") + "\r\n";
+    if (!options.failures.empty()) {
+      failures_ = std::fopen(options.failures.c_str(), "we");
+      if (failures_ == nullptr) refuse("can't write " + options.failures);
+    }
   }
 
   void run() {
@@ -173,8 +187,10 @@ class Load {
       int count = epoll_wait(epoll_, events, 64, 1000);
       for (int i = 0; i < count; ++i) on_event(events[i]);
     }
+    note_gap();
     write_progress();
     print();
+    if (failures_ != nullptr) std::fclose(failures_);
   }
 
  private:
@@ -225,7 +241,9 @@ class Load {
     ++tally_.started;
     connection.begun = Clock::now();
     connection.input.clear();
-    if (connection.fd >= 0) {
+    connection.reused = connection.fd >= 0;
+    if (connection.reused) {
+      ++tally_.reused;
       send_request(index);
       return;
     }
@@ -352,6 +370,7 @@ class Load {
       return;
     }
     ++tally_.ok;
+    note_gap();
     ++tally_.by_pid[std::to_string(to_int(input.substr(pid + 6)))];
     std::chrono::duration<double, std::milli> latency = Clock::now() - connection.begun;
     tally_.latencies.push_back(latency.count());
@@ -369,16 +388,43 @@ class Load {
 
   void fail(std::size_t index, const std::string& kind, int error) {
     ++tally_.failed[kind];
-    if (tally_.first_failures.size() < 50) {
-      std::chrono::duration<double> at = Clock::now() - start_;
-      bool connecting = connections_[index].stage == Connection::Stage::kConnecting;
-      char text[160];
-      std::snprintf(text, sizeof text,
-                    "{\"kind\":\"%s\",\"errno\":%d,\"at\":%.3f,\"connecting\":%s}", kind.c_str(),
-                    error, at.count(), connecting ? "true" : "false");
-      tally_.first_failures.emplace_back(text);
-    }
+    std::string text = describe_failure(connections_[index], kind, error);
+    if (tally_.first_failures.size() < 50) tally_.first_failures.push_back(text);
+    if (failures_ != nullptr) std::fprintf(failures_, "%s\n", text.c_str());
     drop(index);
+  }
+
+  std::string describe_failure(const Connection& connection, const std::string& kind, int error) {
+    using Seconds = std::chrono::duration<double>;
+    auto now = Clock::now();
+    bool connecting = connection.stage == Connection::Stage::kConnecting;
+    char text[400];
+    std::snprintf(text, sizeof text,
+                  "{\"kind\":\"%s\",\"errno\":%d,\"at\":%.3f,\"connecting\":%s,\"begun\":%.6f,"
+                  "\"ended\":%.6f,\"reused\":%s,\"received\":%zu,\"local\":\"%s\"}",
+                  kind.c_str(), error, Seconds(now - start_).count(), connecting ? "true" : "false",
+                  Seconds(connection.begun.time_since_epoch()).count(),
+                  Seconds(now.time_since_epoch()).count(), connection.reused ? "true" : "false",
+                  connection.input.size(), own_address(connection.fd).c_str());
+    return text;
+  }
+
+  // "127.0.0.7:40000"; "" if it is not IPv4 or has none.
+  static std::string own_address(int fd) {
+    sockaddr_in own{};
+    socklen_t size = sizeof own;
+    if (fd < 0 || getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) != 0) return "";
+    char text[INET_ADDRSTRLEN] = "";
+    if (own.sin_family != AF_INET) return "";
+    inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
+    return std::string(text) + ":" + std::to_string(ntohs(own.sin_port));
+  }
+
+  // An answer has come, or the end: how long has there been none?
+  void note_gap() {
+    auto now = Clock::now();
+    tally_.longest_gap = std::max<decltype(tally_.longest_gap)>(tally_.longest_gap, now - last_ok_);
+    last_ok_ = now;
   }
 
   void drop(std::size_t index) {
@@ -421,11 +467,13 @@ class Load {
       failures += (failures.empty() ? "" : ",") + failure;
     }
     std::printf(
-        "{\"requests\":%ld,\"ok\":%ld,\"failed\":%s,\"failures\":%ld,\"seconds\":%.3f,"
-        "\"latency_ms\":{\"p50\":%.3f,\"p99\":%.3f,\"max\":%.3f},\"by_pid\":%s,"
+        "{\"requests\":%ld,\"ok\":%ld,\"reused\":%ld,\"failed\":%s,\"failures\":%ld,"
+        "\"seconds\":%.3f,\"longest_gap_ms\":%.3f,\"latency_ms\":{\"p50\":%.3f,\"p99\":%.3f,"
+        "\"max\":%.3f},\"by_pid\":%s,"
         "\"first_failures\":[%s]}\n",
-        tally_.started, tally_.ok, counts(tally_.failed).c_str(), tally_.failures(), run.count(),
-        latency(0.5), latency(0.99), latency(1.0), counts(tally_.by_pid).c_str(), failures.c_str());
+        tally_.started, tally_.ok, tally_.reused, counts(tally_.failed).c_str(), tally_.failures(),
+        run.count(), tally_.longest_gap.count(), latency(0.5), latency(0.99), latency(1.0),
+        counts(tally_.by_pid).c_str(), failures.c_str());
   }
 
   Options options_;
@@ -437,7 +485,9 @@ class Load {
   bool stopping_ = false;
   std::string request_;
   Clock::time_point start_ = Clock::now();
+  Clock::time_point last_ok_ = start_;
   Tally tally_;
+  FILE* failures_ = nullptr;
 };
 
 }  // namespace

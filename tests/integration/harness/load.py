@@ -57,8 +57,10 @@ class Load:
 
     def __init__(self, address, directory, connections=16, mode="new", requests=None, rate=2000):
         self.progress = os.path.join(directory, f"load-{id(self):x}")
+        self.failures_path = f"{self.progress}.failures"
         command = [worker("loadgen"), address, f"--connections={connections}", f"--mode={mode}"]
         command += [f"--rate={rate}", f"--progress={self.progress}"]
+        command.append(f"--failures={self.failures_path}")
         if requests is not None:
             command.append(f"--requests={requests}")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -78,6 +80,11 @@ class Load:
         except FileNotFoundError:
             return 0, 0
         return int(ok), int(failed)
+
+    def failures(self):
+        """Every request that failed, as loadgen tells of it; whole once the load has ended."""
+        with open(self.failures_path, encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
 
     def wait_ok(self, number, deadline=60.0):
         """Waits until `number` requests altogether have been answered."""

@@ -41,7 +41,8 @@ def interposed(name):
 def _built(source, name, flags):
     default = bin_dir().parent / "tests" / "workers"
     built = Path(os.environ.get("EINHORN_TEST_WORKER_DIR", default)).resolve() / name
-    if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
+    changed = max(path.stat().st_mtime for path in (source, *source.parent.glob("*.h")))
+    if not built.exists() or built.stat().st_mtime < changed:
         built.parent.mkdir(parents=True, exist_ok=True)
         unfinished = f"{built}.{os.getpid()}"
         command = ["g++", "-std=c++20", "-O1", *flags, str(source), "-o", unfinished]

@@ -32,3 +32,17 @@ def stays_true(predicate, duration, what=None):
     while time.monotonic() < end:
         assert predicate(), what or f"{predicate} did not stay true"
         time.sleep(POLL_INTERVAL)
+
+
+def ticks(interval, duration):
+    """Counts from 0, once every `interval` seconds for `duration` seconds: for faults that are
+    induced at a pace. What is late is not made up for."""
+    begin = time.monotonic()
+    count, due = 0, begin
+    while due < begin + duration:
+        now = time.monotonic()
+        if now < due:
+            time.sleep(due - now)
+        yield count
+        count += 1
+        due = max(due + interval, time.monotonic())
