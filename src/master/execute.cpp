@@ -372,12 +372,12 @@ wire::Snapshot Master::snapshot() const {
 }
 
 void Master::leave(int exit_code) {
-  if (guard_.socket() >= 0) {
-    guard_.leave_with(exit_code);
-    return;
-  }
+  // The guard would remove them too, but does not know those that were made again.
   for (const wire::OwnFile& file : settings_.files) {
     kernel_.remove_file(file.path, file.device, file.inode);
+  }
+  if (guard_.socket() >= 0) {
+    guard_.leave_with(exit_code);
   }
 }
 

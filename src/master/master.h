@@ -68,6 +68,7 @@ class Master final : public CommandTarget {
   // start.cpp: from the snapshot to the first turn
   Status receive(Duration patience);
   Status restore();
+  void remake_socket(const std::string& name, const std::string& path, bool listening, int& socket);
   Status place_descriptors();
   void restore_worker(wire::WorkerRecord record);
   void restore_interception();

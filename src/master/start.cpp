@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <utility>
 
 #include "base/limits.h"
 #include "master/master.h"
@@ -157,6 +158,8 @@ Status Master::restore() {
   for (wire::WorkerRecord& record : records) {
     restore_worker(std::move(record));
   }
+  remake_socket("command", settings_.socket_path, true, descriptors_.command);
+  remake_socket("notify", settings_.notify_path, false, descriptors_.notify);
   server_ =
       std::make_unique<CommandServer>(kernel_, *log_, descriptors_.command,
                                       [this](Connection& connection, const wire::Request& request) {
@@ -189,6 +192,31 @@ void Master::restore_interception() {
   }
   for (const auto& [index, record] : listeners_) {
     interceptor_->share(record, descriptors_.listeners.at(index));
+  }
+}
+
+// Somebody has deleted that socket's file: nobody can reach it any more, so another one is opened
+// in its place. Clients that are connected stay so.
+void Master::remake_socket(const std::string& name, const std::string& path, bool listening,
+                           int& socket) {
+  Result<std::optional<os::SocketMade>> made =
+      kernel_.remake_socket(path, listening, settings_.socket_mode, settings_.socket_group);
+  if (!made) {
+    log_->error("socket_not_remade",
+                path + " is gone and can't be made again: " + made.error().message());
+    return;
+  }
+  if (!*made) {
+    return;
+  }
+  log_->error("socket_remade", path + " was gone; it has been made again");
+  kernel_.close(std::exchange(socket, (*made)->fd));
+  guard_.keep(name, socket);
+  for (wire::OwnFile& file : settings_.files) {
+    if (file.path == path) {
+      file.device = (*made)->device;
+      file.inode = (*made)->inode;
+    }
   }
 }
 

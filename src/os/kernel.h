@@ -57,6 +57,13 @@ struct Message {
   Peer sender;           // as far as the kernel vouches for it; pid 0: it does not
 };
 
+// A socket of the file system.
+struct SocketMade {
+  int fd = -1;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+};
+
 // --- processes ----------------------------------------------------------------------------------
 struct DescriptorMove {
   int from = -1;
@@ -141,6 +148,11 @@ class Kernel {
   virtual Transfer send(int socket, std::string_view text, std::span<const int> fds) = 0;
   // Two ends of a sequenced-packet connection; nonblocking, CLOEXEC; the caller's to close.
   virtual Result<std::pair<int, int>> socket_pair() = 0;
+  // A socket at a path where nothing is any more: a listening one, or one for datagrams that names
+  // their senders. None: something is there. The descriptor is the caller's to close.
+  virtual Result<std::optional<SocketMade>> remake_socket(const std::string& path, bool listening,
+                                                          std::uint32_t mode,
+                                                          const std::string& group) = 0;
   virtual void close(int fd) = 0;
   // The same descriptor under a number of at least `least`, CLOEXEC; the old number is closed.
   virtual Result<int> raise(int fd, int least) = 0;

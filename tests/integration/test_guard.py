@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import stat
 import time
 
 import pytest
@@ -91,6 +92,36 @@ def test_pid_file_and_sockets_stay(make_pool):
         pool.kill_master()
     assert files == {k: (os.stat(pool.path(k)).st_ino, pool.path(k).name) for k in files}
     assert pool.addresses() == addresses
+
+
+@pytest.mark.parametrize("how", ["kill", "HUP"])
+@pytest.mark.parametrize("ack", ["manual", "notify"])
+def test_deleted_sockets_come_back_with_the_next_master(make_pool, make_load, how, ack):
+    """Commands and ACKs find their way again; nothing is left behind at the end."""
+    option = "path" if ack == "manual" else "notify"
+    pool = make_pool(
+        ["-n", "2", "-m", ack, "-b", "127.0.0.1:0", "--socket-mode", "0640"],
+        f"http_worker --ack={option}",
+    )
+    old = {w["pid"] for w in pool.wait_ready(2)}
+    load = make_load(pool.address, connections=4, rate=200)
+    sockets = [pool.socket_path, pool.dir / "einhorn.sock.notify"]
+    for path in sockets:
+        path.unlink()
+    pool.send(signal.SIGHUP) if how == "HUP" else kill_current_master(pool)
+    pool.wait_log(f"{sockets[1]} was gone; it has been made again", 15)
+    assert [stat.S_IMODE(os.stat(path).st_mode) for path in sockets] == [0o640] * 2
+    if how == "kill":
+        assert {w["pid"] for w in pool.wait_ready(2)} == old
+        pool.command("upgrade", id=1)
+    pool.wait_state(lambda s: [w["version"] for w in s["workers"]] == [1, 1], 20)
+    pool.kill_master()
+    pool.wait_ready(2)
+    assert pool.count_log("was gone") == 2, "only once each"
+    assert load.stop()["failures"] == 0
+    assert pool.stop() == 0
+    assert [path for path in [*sockets, pool.path("pid")] if path.exists()] == []
+    pool.wait_gone()
 
 
 def test_a_command_sent_while_there_is_no_master_is_answered(make_pool):

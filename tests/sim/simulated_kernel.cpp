@@ -445,6 +445,18 @@ std::optional<int> SimulatedKernel::own_program_unless(Pid pid) {
   return adopt(std::make_shared<LogFile>(world_.census));
 }
 
+// Nobody removes a simulated socket's file.
+Result<std::optional<os::SocketMade>> SimulatedKernel::remake_socket(const std::string& path,
+                                                                     bool listening,
+                                                                     std::uint32_t mode,
+                                                                     const std::string& group) {
+  static_cast<void>(path);
+  static_cast<void>(listening);
+  static_cast<void>(mode);
+  static_cast<void>(group);
+  return std::optional<os::SocketMade>();
+}
+
 void SimulatedKernel::remove_file(const std::string& path, std::uint64_t device,
                                   std::uint64_t inode) {
   static_cast<void>(device);

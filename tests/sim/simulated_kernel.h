@@ -115,6 +115,9 @@ class SimulatedKernel final : public os::Kernel {
   // Its guard always runs the same program.
   std::optional<int> own_program_unless(Pid pid) override;
   Status set_nice(int /*level*/) override { return Ok{}; }
+  Result<std::optional<os::SocketMade>> remake_socket(const std::string& path, bool listening,
+                                                      std::uint32_t mode,
+                                                      const std::string& group) override;
   void remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) override;
   Result<std::string> current_directory() override { return std::string("/"); }
   Result<std::string> resolve_directory(const std::string& path) override;

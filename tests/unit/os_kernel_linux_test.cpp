@@ -120,6 +120,32 @@ TEST_F(LinuxFiles, AFileIsRemovedOnlyIfItIsThatOne) {
   kernel().remove_file(path("mine"), mine.st_dev, mine.st_ino);  // gone already: nothing
 }
 
+TEST_F(LinuxFiles, ASocketIsMadeAgainOnlyWhereNothingIs) {
+  make("taken", "a");
+  const auto taken = kernel().remake_socket(path("taken"), true, 0600, "");
+  ASSERT_TRUE(taken.has_value());
+  EXPECT_FALSE(taken->has_value());
+  EXPECT_EQ(content("taken"), "a");
+  std::filesystem::create_symlink(path("nowhere"), path("dangling"));
+  const auto dangling = kernel().remake_socket(path("dangling"), true, 0600, "");
+  EXPECT_TRUE(dangling.has_value() && !dangling->has_value());
+  for (const bool listening : {true, false}) {
+    const std::string name = listening ? "stream" : "datagrams";
+    const auto made = kernel().remake_socket(path(name), listening, 0640, "");
+    ASSERT_TRUE(made.has_value() && made->has_value());
+    const os::SocketMade& socket = **made;
+    const struct stat file = status(path(name));
+    EXPECT_TRUE(S_ISSOCK(file.st_mode));
+    EXPECT_EQ(file.st_mode & 07777u, 0640u);
+    EXPECT_EQ(file.st_ino, socket.inode);
+    EXPECT_EQ(file.st_dev, socket.device);
+    EXPECT_NE(fcntl(socket.fd, F_GETFD) & FD_CLOEXEC, 0);
+    EXPECT_NE(fcntl(socket.fd, F_GETFL) & O_NONBLOCK, 0);
+    kernel().close(socket.fd);
+  }
+  EXPECT_FALSE(kernel().remake_socket(path("no/folder"), true, 0600, "").has_value());
+}
+
 TEST_F(LinuxFiles, LogsAreAppendedToAndPrivate) {
   const mode_t before = umask(0);
   Result<int> log = kernel().open_log(path("log"));

@@ -23,6 +23,7 @@
 #include "base/limits.h"
 #include "os/linux/retry.h"
 #include "os/own_file.h"
+#include "os/state_files.h"
 
 namespace einhorn::os {
 namespace {
@@ -263,6 +264,21 @@ Result<int> LinuxKernel::raise(int fd, int least) {
   }
   close_descriptor(fd);
   return raised;
+}
+
+Result<std::optional<SocketMade>> LinuxKernel::remake_socket(const std::string& path,
+                                                             bool listening, std::uint32_t mode,
+                                                             const std::string& group) {
+  struct stat status {};
+  if (lstat(path.c_str(), &status) == 0) {
+    return std::optional<SocketMade>();
+  }
+  Result<SocketFile> made =
+      listening ? open_command_socket(path, mode, group) : open_notify_socket(path, mode);
+  if (!made) {
+    return made.error();
+  }
+  return std::optional(SocketMade{made->fd.release(), made->device, made->inode});
 }
 
 Transfer LinuxKernel::write_line(int fd, std::string_view line) {

@@ -25,6 +25,9 @@ class LinuxKernel final : public Kernel {
   Message receive(int socket) override;
   Transfer send(int socket, std::string_view text, std::span<const int> fds) override;
   Result<std::pair<int, int>> socket_pair() override;
+  Result<std::optional<SocketMade>> remake_socket(const std::string& path, bool listening,
+                                                  std::uint32_t mode,
+                                                  const std::string& group) override;
   void close(int fd) override;
   Result<int> raise(int fd, int least) override;
   Transfer write_line(int fd, std::string_view line) override;
