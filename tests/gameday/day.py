@@ -23,7 +23,7 @@ from pathlib import Path
 
 import ledger
 from account import Account
-from harness import Load, Pool, processes, wait_until
+from harness import Load, Pool, processes, programs, wait_until
 from harness.waiting import DeadlineExceeded
 
 SCENARIOS = {}
@@ -98,12 +98,13 @@ class Day:
 
     # --- what there is to work with ---------------------------------------------------------------
 
-    def pool(self, number=4, args=(), worker=(), ready=True, **more):
-        """A pool whose workers keep a ledger. `worker`: more options of http_worker."""
+    def pool(self, number=4, args=(), worker=(), ready=True, before_worker=(), **more):
+        """A pool whose workers keep a ledger. `worker`: more options of http_worker;
+        `before_worker`: words in front of it."""
         words = ["-n", number, "-m", "manual", "-b", "127.0.0.1:0,rn", *args]
-        command = ["http_worker", f"--threads={THREADS}", f"--ledger={self.ledger}"]
-        command += ["--linger-ms=500", "--ack=path"]
-        pool = Pool(words, [*command, *worker], **more)
+        command = [programs.worker("http_worker"), f"--threads={THREADS}", f"--ledger={self.ledger}"]
+        command += ["--linger-ms=1000", "--ack=path"]
+        pool = Pool(words, [*before_worker, *command, *worker], **more)
         self.pools.append(pool)
         if ready:
             pool.wait_ready(number, deadline=30)

@@ -231,8 +231,10 @@ class Load {
   }
 
   void begin_requests() {
+    // In turns, so that no kept connection is idle for long: a server that leaves closes those.
     for (std::size_t i = 0; i < connections_.size() && begin_allowed(); ++i) {
-      if (connections_[i].stage == Connection::Stage::kIdle) begin(i);
+      next_ = (next_ + 1) % connections_.size();
+      if (connections_[next_].stage == Connection::Stage::kIdle) begin(next_);
     }
   }
 
@@ -482,6 +484,7 @@ class Load {
   int epoll_;
   int timer_ = -1;
   long ticks_ = 0;
+  std::size_t next_ = 0;
   bool stopping_ = false;
   std::string request_;
   Clock::time_point start_ = Clock::now();

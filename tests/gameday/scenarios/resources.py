@@ -17,27 +17,59 @@ from .masters import keep_address, kill_master, take_over
 
 @scenario(
     "worker-out-of-memory",
-    """Workers leak until the kernel kills one for want of memory (a memory control group holds the
-    whole pool): it takes a worker, never master or guard, and costs what that worker held.""",
+    """Workers leak until the kernel kills one for want of memory (a memory control group of the
+    workers): that costs what it held, and it is replaced at once.""",
     lasts=(4, 20),
 )
 def worker_out_of_memory(day):
     group = Group("memory", day.directory)
     group.write("memory.limit_in_bytes", 80 << 20)
-    pool = day.pool(worker=["--leak-kb=96", "--request-delay-ms=5"], preexec=group.join)
+    join = f'echo 0 >{group.path}/cgroup.procs && exec "$0" "$@"'
+    worker = ["--leak-kb=96", "--request-delay-ms=5"]
+    pool = day.pool(worker=worker, before_worker=["sh", "-c", join])
     guard, master = pool.guard_pid, pool.master_pid
+    kills, dead = leak_until_killed(day, pool, group)
+    day.expect(dead <= kills, f"{kills} killed by the kernel, but {dead} ended")
+    day.expect((pool.guard_pid, pool.master_pid) == (guard, master), "guard and master stay")
+    day.saw(f"the kernel killed {kills} workers; guard and master untouched; 4 ready again")
+
+
+@scenario(
+    "pool-out-of-memory",
+    """The same with guard and master in the same group: the kernel may take one of these for want
+    of anything bigger. A master is replaced by the guard, a guard by whoever starts it again; only
+    the workers that are killed cost what they held.""",
+    lasts=(4, 20),
+)
+def pool_out_of_memory(day):
+    group = Group("memory", day.directory)
+    group.write("memory.limit_in_bytes", 80 << 20)
+    worker = ["--leak-kb=96", "--request-delay-ms=5"]
+    pool = day.pool(args=["--ack-timeout", "20"], worker=worker, preexec=group.join)
+    guard = pool.guard_pid
+    kills, dead = leak_until_killed(day, pool, group)
+    masters = pool.count_log("the master .* was killed by signal 9")
+    lost_guard = pool.guard_pid != guard
+    day.saw(
+        f"the kernel killed {kills} processes, among them {dead} workers, {masters} masters and"
+        f" {'the guard' if lost_guard else 'no guard'}; 4 ready again"
+    )
+
+
+def leak_until_killed(day, pool, group):
+    """How many the kernel killed, and how many workers ended."""
     with day.load(pool, rate=200):
         for _ in ticks(0.5, day.lasts):
             pass
-        wait_until(lambda: group.field("memory.oom_control", "oom_kill") >= 2, 30)
+        wait_until(lambda: group.field("memory.oom_control", "oom_kill") >= 2, 60)
     kills = group.field("memory.oom_control", "oom_kill")
+    group.write("memory.limit_in_bytes", 1 << 30)
     dead = [worker.pid for worker in ledger.dead(day.ledger)]
     day.blame(*dead)
-    day.expect(len(dead) <= kills, f"{kills} killed by the kernel, but {len(dead)} ended")
-    group.write("memory.limit_in_bytes", 1 << 30)
+    if pool.exit_code is not None:
+        take_over(pool)
     pool.wait_ready(4, deadline=60)
-    day.expect((pool.guard_pid, pool.master_pid) == (guard, master), "guard and master are the same")
-    day.saw(f"the kernel killed {kills} workers; guard and master untouched; 4 ready again")
+    return kills, len(dead)
 
 
 @scenario(
@@ -57,7 +89,7 @@ def worker_without_memory(day):
         wait_until(lambda: len(ledger.dead(day.ledger)) >= day.lasts, 60, "workers that abort")
     day.blame(*[worker.pid for worker in ledger.dead(day.ledger)])
     pool.wait_ready(4, deadline=60)
-    day.expect((pool.guard_pid, pool.master_pid) == (guard, master), "guard and master are the same")
+    day.expect((pool.guard_pid, pool.master_pid) == (guard, master), "guard and master stay")
     day.saw(f"{len(day.killed)} workers aborted; guard and master untouched; 4 ready again")
 
 
