@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import ledger
 
 BROKEN = ("reset", "eof", "bad_reply")
-# A connection that breaks with its worker breaks at once; this is how late a busy client may see it.
+# A connection breaks at once when its worker does; so late may a busy client see it.
 SEEN_WITHIN = 2.0
 
 

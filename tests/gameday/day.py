@@ -10,7 +10,7 @@
         day.saw("what happened, in words")
 
 Besides what a scenario expects itself, these always have to hold: no request failed, none was lost
-but with a worker that the scenario killed, and no worker ended out of order that it did not kill."""
+but with a worker that the scenario killed, and no other worker ended out of order."""
 
 import contextlib
 import os
@@ -102,8 +102,8 @@ class Day:
         """A pool whose workers keep a ledger. `worker`: more options of http_worker;
         `before_worker`: words in front of it."""
         words = ["-n", number, "-m", "manual", "-b", "127.0.0.1:0,rn", *args]
-        command = [programs.worker("http_worker"), f"--threads={THREADS}", f"--ledger={self.ledger}"]
-        command += ["--linger-ms=1000", "--ack=path"]
+        command = [programs.worker("http_worker"), f"--threads={THREADS}", "--linger-ms=1000"]
+        command += [f"--ledger={self.ledger}", "--ack=path"]
         pool = Pool(words, [*before_worker, *command, *worker], **more)
         self.pools.append(pool)
         if ready:

@@ -156,10 +156,11 @@ def test_each_hand_excuses_one():
     def failure(local, ended=5.0, kind="reset"):
         return {"kind": kind, "ended": ended, "local": local}
 
-    dead = [Dead(slot(ledger.HOLDING, "a:1"), slot(ledger.ACCEPTING, "?"), slot(ledger.IDLE, "b:2"))]
+    slots = [(ledger.HOLDING, "a:1"), (ledger.ACCEPTING, "?"), (ledger.IDLE, "b:2")]
+    dead = [Dead(*[slot(state, client) for state, client in slots])]
 
-    def count(*failures, killed={7: 5.0}):  # noqa: B006
-        account = Account(failed=list(failures)).settle(dead, killed)
+    def count(*failures, when=5.0):
+        account = Account(failed=list(failures)).settle(dead, {7: when})
         return account.lost, account.unnamed, len(account.failed)
 
     assert count(failure("a:1")) == (1, 0, 0)
@@ -167,5 +168,5 @@ def test_each_hand_excuses_one():
     assert count(failure("b:2"), failure("c:3")) == (1, 1, 1)
     assert count(failure("a:1", ended=4.0)) == (0, 0, 1), "it broke before the worker was killed"
     assert count(failure("a:1", ended=9.0)) == (0, 0, 1), "it broke long after"
-    assert count(failure("a:1", ended=9.0), killed={7: None}) == (1, 0, 0)
+    assert count(failure("a:1", ended=9.0), when=None) == (1, 0, 0)
     assert count(failure("a:1", kind="timeout"), failure("x", kind="refused")) == (0, 0, 2)

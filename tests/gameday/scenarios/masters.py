@@ -94,7 +94,8 @@ class Upgrader:
 @scenario(
     "master-killed-upgrading",
     """The master killed with -9 every second while one upgrade follows the other, now the old one,
-    now the new one that takes over: an upgrade that was under way is finished by the next master. No request is lost, no worker is forgotten.""",
+    now the new one that takes over: an upgrade that was under way is finished by the next master.
+    No request is lost, no worker is forgotten.""",
     lasts=(6, 60),
 )
 def master_killed_upgrading(day):
@@ -120,8 +121,8 @@ def master_killed_upgrading(day):
             lambda: f"workers that nobody knows: {day.workers()}",
         )
     day.saw(
-        f"{len(set(killed))} masters killed in {day.lasts} s; version {state['version']} reached; of"
-        f" {upgrader.asked} upgrades asked for {upgrader.done} were answered as done,"
+        f"{len(set(killed))} masters killed in {day.lasts} s; version {state['version']} reached;"
+        f" of {upgrader.asked} upgrades asked for {upgrader.done} were answered as done,"
         f" {upgrader.broken} lost their connection with the master, {len(upgrader.refused)} were"
         " refused or failed"
     )
@@ -156,7 +157,7 @@ def guard_killed(day):
             traffic.wait_more(50)
         kill_master(pool)
         pool.wait_ready(4, deadline=30)
-    day.saw(f"{day.lasts} guards killed, each time the next one took over; its master can be killed")
+    day.saw(f"{day.lasts} guards killed, each time the next took over; its master can be killed")
 
 
 def keep_address(pool):

@@ -43,7 +43,7 @@ def socket_file_deleted(day):
             kill_master(pool)
             exercise(day, pool, traffic)
             day.expect(all(path.is_socket() for path in sockets), "both files are there again")
-    day.saw(f"{day.lasts} times deleted and made again by SIGHUP, and by the master after a kill -9")
+    day.saw(f"{day.lasts} times deleted, and made again at SIGHUP and after kill -9 of the master")
 
 
 class Clock:
