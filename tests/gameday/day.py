@@ -146,7 +146,8 @@ class Day:
         return condition
 
     def saw(self, text):
-        self.notes.append(text)
+        """Says what happened; our directory is nobody's concern."""
+        self.notes.append(text.replace(str(self.directory), "DIR"))
 
     # --- from beginning to end --------------------------------------------------------------------
 
