@@ -23,7 +23,7 @@ THREADS = 2
 class Server:
     """Workers on a socket that only they hold, without any einhorn."""
 
-    def __init__(self, directory, number=1, delay_ms=200):
+    def __init__(self, directory, number=1, delay_ms=60_000):
         self.ledger = directory / "ledger"
         self.ledger.mkdir()
         with socket.socket() as listener:
