@@ -127,9 +127,10 @@ def test_refused_is_never_excused(server, make_load):
 
 @pytest.mark.parametrize("mode", ["new", "keepalive"])
 def test_a_worker_that_drains_loses_nothing(server, make_load, mode):
-    """Told to leave under load, with another one beside it; its ledger goes with it."""
+    """Told to leave under load, with another one beside it that has a thread for each connection;
+    its ledger goes with it."""
     pair = server(number=2, delay_ms=1)
-    load = make_load(pair.address, connections=3, mode=mode, rate=300)
+    load = make_load(pair.address, connections=THREADS, mode=mode, rate=300)
     load.wait_ok(60)
     pair.end(pair.pids[0], signal.SIGUSR2)
     load.wait_more(60)
