@@ -27,6 +27,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr std::size_t kMaxEvents = 300;
+constexpr int kMaxSteps = 2000;  // after which there are no more events
 constexpr std::uint8_t kMostWorkers = 12;
 constexpr int kPersistedEvery = 8;  // steps
 
@@ -79,6 +80,9 @@ class Life {
 
   void live() {
     for (std::size_t i = 0; i < kMaxEvents && !choices_.empty() && !left_; ++i) {
+      if (steps_ > kMaxSteps) {
+        break;
+      }
       happen();
     }
     check_persisted();
@@ -198,7 +202,7 @@ class Life {
   void advance(Duration by) {
     const Instant to = now_ + by;
     due();
-    for (int turns = 0; turns < 100 && !left_; ++turns) {
+    for (int turns = 0; turns < 50 && !left_; ++turns) {
       const std::optional<Instant> deadline = pool_->next_deadline();
       if (!deadline || *deadline > to) {
         now_ = to;
