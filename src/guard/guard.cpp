@@ -1,20 +1,6 @@
 #include "guard/guard.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <charconv>
+#include <array>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -22,7 +8,6 @@
 #include <utility>
 
 #include "guard/messages.h"
-#include "os/linux/retry.h"
 
 namespace einhorn::guard {
 namespace {
@@ -34,23 +19,9 @@ constexpr std::int64_t kLivedNs =
 constexpr int kQuickRestarts = 10;     // of masters that had come up, before there are pauses
 constexpr int kMaxStartFailures = 10;  // of a master that never came up
 constexpr std::size_t kMaxDescriptorsPerMessage = 64;
-
-sigset_t handled_signals() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGCHLD);
-  sigaddset(&set, SIGPIPE);
-  for (const int number : kForwarded) {
-    sigaddset(&set, number);
-  }
-  return set;
-}
+constexpr int kExited = 1;  // CLD_EXITED
 
 }  // namespace
-
-Guard::Guard(Plan& plan) : plan_(plan) {
-  tzset();  // it allocates: now, not when the first line of the log has to have a time
-}
 
 bool Guard::store(int fd, std::string_view name) {
   if (name.empty() || name.size() >= kNameBytes) {
@@ -58,7 +29,7 @@ bool Guard::store(int fd, std::string_view name) {
   }
   for (std::size_t i = 0; i < stored_count_; ++i) {
     if (name == stored_[i].name.data()) {
-      close(stored_[i].fd);
+      system_.close(stored_[i].fd);
       stored_[i].fd = fd;
       return true;
     }
@@ -76,7 +47,7 @@ bool Guard::store(int fd, std::string_view name) {
 void Guard::forget(std::string_view name) {
   for (std::size_t i = 0; i < stored_count_; ++i) {
     if (name == stored_[i].name.data()) {
-      close(stored_[i].fd);
+      system_.close(stored_[i].fd);
       stored_[i] = stored_[--stored_count_];
       return;
     }
@@ -84,99 +55,80 @@ void Guard::forget(std::string_view name) {
 }
 
 int Guard::run() {
-  const sigset_t set = handled_signals();
-  sigprocmask(SIG_SETMASK, &set, nullptr);
-  signals_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-  if (signals_ < 0) {
-    say("ERROR: signalfd: %s", strerrordesc_np(errno));
-    remove_files();
-    return 1;
+  if (begin()) {
+    while (turn()) {
+    }
   }
-  prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  return end();
+}
+
+bool Guard::begin() {
+  if (const int error = system_.begin(); error != 0) {
+    say("ERROR: signalfd: %s", strerrordesc_np(error));
+    word_ = 1;
+    over_ = true;
+    return false;
+  }
   if (master_.pid < 0) {
     start_master();
   }
-  while (!over_) {
-    std::int64_t next = 0;
-    for (const std::int64_t at : {sweep_at_ns_, restart_at_ns_}) {
-      if (at != 0 && (next == 0 || at < next)) {
-        next = at;
-      }
-    }
-    int timeout = -1;
-    if (next != 0) {
-      const std::int64_t left = next - now_ns();
-      timeout = left <= 0 ? 0 : static_cast<int>((left + kMillisecond - 1) / kMillisecond);
-    }
-    std::array<pollfd, 3> watched{
-        {{signals_, POLLIN, 0}, {master_.control, POLLIN, 0}, {successor_.control, POLLIN, 0}}};
-    if ((pending_signals_ != 0 || unreported_) && master_.ready) {
-      watched[1].events |= POLLOUT;
-    }
-    if (poll(watched.data(), watched.size(), timeout) < 0 && errno != EINTR) {
-      say("ERROR: poll: %s", strerrordesc_np(errno));
-    }
-    if (watched[1].revents != 0) {
-      on_control_ready(master_);
-    }
-    if (watched[2].revents != 0) {
-      on_control_ready(successor_);
-    }
-    if (watched[0].revents != 0) {
-      on_signal_ready();
-    }
-    const std::int64_t now = now_ns();
-    if (restart_at_ns_ != 0 && now >= restart_at_ns_) {
-      restart_at_ns_ = 0;
-      start_master();
-    }
-    if ((watched[1].revents & POLLOUT) != 0 || (sweep_at_ns_ != 0 && now >= sweep_at_ns_)) {
-      sweep_at_ns_ = 0;
-      forward_signals();
-      sweep();
+  return !over_;
+}
+
+bool Guard::turn() {
+  Watched watched{master_.control, false, successor_.control, 0};
+  watched.master_room = (pending_signals_ != 0 || unreported_) && master_.ready;
+  for (const std::int64_t at : {sweep_at_ns_, restart_at_ns_}) {
+    if (at != 0 && (watched.until_ns == 0 || at < watched.until_ns)) {
+      watched.until_ns = at;
     }
   }
-  remove_files();
-  tell_manager("STOPPING=1\nSTATUS=gone");
+  const Awake awake = system_.wait(watched);
+  if (awake.master) {
+    on_control_ready(master_);
+  }
+  if (awake.successor) {
+    on_control_ready(successor_);
+  }
+  if (awake.signals) {
+    on_signal_ready();
+  }
+  const std::int64_t now = system_.now_ns();
+  if (restart_at_ns_ != 0 && now >= restart_at_ns_) {
+    restart_at_ns_ = 0;
+    start_master();
+  }
+  if (awake.master_room || (sweep_at_ns_ != 0 && now >= sweep_at_ns_)) {
+    sweep_at_ns_ = 0;
+    forward_signals();
+    sweep();
+  }
+  return !over_;
+}
+
+int Guard::end() {
+  if (predecessor_ < 0) {
+    system_.remove_files();  // else nothing was taken over: it is all still the other one's
+  }
+  system_.tell_manager("STOPPING=1\nSTATUS=gone");
   return word_;
 }
 
 // Starts a master and hands it all that is kept. A failure counts like a death.
 void Guard::start_master() {
-  std::array<int, 2> pair{};
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair.data()) != 0) {
-    say("ERROR: can't start a master: socketpair: %s", strerrordesc_np(errno));
-    on_master_gone(CLD_EXITED, 127);
+  const Started started = system_.start_master();
+  if (started.failed != nullptr) {
+    say("ERROR: can't start a master: %s: %s", started.failed, strerrordesc_np(started.error));
+    on_master_gone(kExited, 127);
     return;
   }
-  const int size = 1 << 20;
-  setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-  setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-  const pid_t pid = vfork();
-  if (pid == 0) {
-    // Shares our memory until the exec: system calls only.
-    const bool in_place = pair[1] == plan_.control;  // dup3 refuses that
-    if ((in_place ? fcntl(pair[1], F_SETFD, 0) : dup3(pair[1], plan_.control, 0)) >= 0) {
-      set_soft_descriptors(plan_.soft_descriptors);
-      syscall(SYS_execveat, plan_.program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
-    }
-    _exit(127);
-  }
-  const int error = errno;
-  close(pair[1]);
-  if (pid < 0) {
-    close(pair[0]);
-    say("ERROR: can't start a master: fork: %s", strerrordesc_np(error));
-    on_master_gone(CLD_EXITED, 127);
-    return;
-  }
-  master_ = Child{pid, pair[0], false, false, now_ns()};
+  master_ = Child{started.pid, started.control, false, false, system_.now_ns()};
   if (!send_descriptors(master_, "X_EINHORN_GO=1")) {
-    say("ERROR: can't hand the descriptors to master %d", pid);
+    say("ERROR: can't hand the descriptors to master %d", started.pid);
   }
 }
 
-bool Guard::send_descriptors(const Child& to, const char* go) {
+bool Guard::send_descriptors(const Child& to, std::string_view go) {
   std::array<char, 64 + kMaxDescriptorsPerMessage * kNameBytes> text;
   std::array<int, kMaxDescriptorsPerMessage> fds;
   std::size_t next = 0;
@@ -188,45 +140,27 @@ bool Guard::send_descriptors(const Child& to, const char* go) {
       length += std::snprintf(text.data() + length, text.size() - static_cast<std::size_t>(length),
                               "%s\n", stored_[next].name.data());
     }
-    iovec part{text.data(), static_cast<std::size_t>(length)};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control{};
-    msghdr header{};
-    header.msg_iov = &part;
-    header.msg_iovlen = 1;
-    header.msg_control = control.data();
-    header.msg_controllen = CMSG_SPACE(count * sizeof(int));
-    cmsghdr* rights = CMSG_FIRSTHDR(&header);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(count * sizeof(int));
-    std::memcpy(CMSG_DATA(rights), fds.data(), count * sizeof(int));
-    if (os::retry([&] { return sendmsg(to.control, &header, MSG_NOSIGNAL); }) < 0) {
+    if (!system_.send(to.control, {text.data(), static_cast<std::size_t>(length)},
+                      std::span(fds).first(count))) {
       return false;
     }
   }
-  return send(to.control, go, std::strlen(go), MSG_NOSIGNAL) > 0;
+  return system_.send(to.control, go, {});
 }
 
 void Guard::on_signal_ready() {
-  std::array<signalfd_siginfo, 16> infos;
-  for (;;) {
-    const ssize_t count = os::retry([&] { return read(signals_, infos.data(), sizeof(infos)); });
-    if (count <= 0) {
-      break;
-    }
-    for (std::size_t i = 0; i < static_cast<std::size_t>(count) / sizeof(infos[0]); ++i) {
-      const signalfd_siginfo& info = infos[i];
-      if (info.ssi_signo == SIGCHLD) {
-        // Several deaths may be one SIGCHLD. This one is handled at once and without looking at
-        // every child; the master asks for those it sees itself, and the rest is swept up soon.
-        report_and_reap(static_cast<pid_t>(info.ssi_pid));
-        report_and_reap(master_.pid);
-        if (sweep_at_ns_ == 0) {
-          sweep_at_ns_ = now_ns() + kSecond;
-        }
-      } else if (info.ssi_signo != SIGPIPE) {
-        pending_signals_ |= std::uint64_t{1} << info.ssi_signo;
+  // One at a time: if we become another program half way, it finds the rest.
+  for (Signal signal; system_.next_signal(signal);) {
+    if (signal.number == SIGCHLD) {
+      // Several deaths may be one SIGCHLD. This one is handled at once and without looking at
+      // every child; the master asks for those it sees itself, and the rest is swept up soon.
+      report_and_reap(signal.child);
+      report_and_reap(master_.pid);
+      if (sweep_at_ns_ == 0) {
+        sweep_at_ns_ = system_.now_ns() + kSecond;
       }
+    } else if (signal.number != SIGPIPE) {
+      pending_signals_ |= std::uint64_t{1} << static_cast<unsigned>(signal.number);
     }
   }
   forward_signals();
@@ -240,7 +174,7 @@ void Guard::forward_signals() {
     }
     std::array<char, 32> text;
     const int length = std::snprintf(text.data(), text.size(), "X_EINHORN_SIGNAL=%d", number);
-    if (send(master_.control, text.data(), static_cast<std::size_t>(length), MSG_NOSIGNAL) > 0) {
+    if (tell_master({text.data(), static_cast<std::size_t>(length)})) {
       pending_signals_ &= ~bit;
       told_signals_ |= bit;
     }
@@ -251,31 +185,18 @@ void Guard::forward_signals() {
 void Guard::sweep() {
   report_and_reap(successor_.pid);
   report_and_reap(master_.pid);  // before those of whom only a living master can be told
-  siginfo_t info;
-  for (;;) {
-    info.si_pid = 0;
-    if (os::retry([&] { return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT); }) != 0 ||
-        info.si_pid == 0 || !handle_dead(info.si_pid, info.si_code, info.si_status)) {
-      return;
-    }
+  for (Death death; system_.look_at(0, death) == Look::kDead && handle_dead(death);) {
   }
 }
 
 bool Guard::report_and_reap(pid_t pid) {
-  siginfo_t info;
-  info.si_pid = 0;
-  if (pid <= 0 ||
-      os::retry([&] {
-        return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT);
-      }) != 0 ||
-      info.si_pid == 0) {
-    return false;
-  }
-  return handle_dead(info.si_pid, info.si_code, info.si_status);
+  Death death;
+  return pid > 0 && system_.look_at(pid, death) == Look::kDead && handle_dead(death);
 }
 
 // False: it has to stay a zombie for now, because nobody could be told.
-bool Guard::handle_dead(pid_t pid, int code, int status) {
+bool Guard::handle_dead(const Death& death) {
+  const pid_t pid = death.pid;
   if (pid == master_.pid || pid == successor_.pid) {
     // What it said before it died still counts. READY makes a successor the master; and it sweeps,
     // so this death may have been seen to already.
@@ -285,84 +206,59 @@ bool Guard::handle_dead(pid_t pid, int code, int status) {
     }
   }
   if (pid == master_.pid) {
-    siginfo_t info;
-    os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); });
-    on_master_gone(code, status);
+    system_.reap(pid);
+    on_master_gone(death.code, death.status);
     return !over_;
   }
   if (pid == successor_.pid) {
-    siginfo_t info;
-    os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); });
+    system_.reap(pid);
     on_successor_gone();
     return true;
   }
-  if (!master_.ready) {
-    unreported_ = true;
-    return false;
-  }
   std::array<char, 64> text;
-  const int length =
-      std::snprintf(text.data(), text.size(), "X_EINHORN_EXITED=%d %d %d", pid, code, status);
-  if (send(master_.control, text.data(), static_cast<std::size_t>(length), MSG_NOSIGNAL) < 0) {
+  const int length = std::snprintf(text.data(), text.size(), "X_EINHORN_EXITED=%d %d %d", pid,
+                                   death.code, death.status);
+  if (!master_.ready || !tell_master({text.data(), static_cast<std::size_t>(length)})) {
     unreported_ = true;
     return false;
   }
   unreported_ = false;
-  siginfo_t info;
-  os::retry([&] { return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG); });
+  system_.reap(pid);
   return true;
 }
 
 void Guard::on_control_ready(Child& child) {
-  std::array<char, 4096> text;
-  std::array<int, 16> fds;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control;
+  Message message;
   while (child.control >= 0) {
-    iovec part{text.data(), text.size()};
-    msghdr header{};
-    header.msg_iov = &part;
-    header.msg_iovlen = 1;
-    header.msg_control = control.data();
-    header.msg_controllen = control.size();
-    const ssize_t count =
-        os::retry([&] { return recvmsg(child.control, &header, MSG_CMSG_CLOEXEC); });
-    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-      return;
+    switch (system_.receive(child.control, message)) {
+      case Heard::kNothing:
+        return;
+      case Heard::kClosed:
+        close_control(child);
+        // Its death may be one SIGCHLD with another's.
+        sweep_at_ns_ = system_.now_ns() + 10 * kMillisecond;
+        return;
+      case Heard::kMessage:
+        on_message(child, message);
+        break;
     }
-    if (count < 0 && errno == ECONNRESET) {
-      // It closed with something unread. The error comes before what it said, and only once.
-      continue;
-    }
-    if (count <= 0) {
-      close_control(child);
-      sweep_at_ns_ = now_ns() + 10 * kMillisecond;  // its death may be one SIGCHLD with another's
-      return;
-    }
-    std::size_t fd_count = 0;
-    for (cmsghdr* rights = CMSG_FIRSTHDR(&header); rights != nullptr;
-         rights = CMSG_NXTHDR(&header, rights)) {
-      if (rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
-        fd_count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        std::memcpy(fds.data(), CMSG_DATA(rights), fd_count * sizeof(int));
-      }
-    }
-    on_message(child, {text.data(), static_cast<std::size_t>(count)}, fds.data(), fd_count);
   }
 }
 
-void Guard::on_message(Child& from, std::string_view text, const int* fds, std::size_t fd_count) {
+void Guard::on_message(Child& from, const Message& message) {
+  const std::string_view text(message.text.data(), message.length);
   const std::string_view name = value_of(text, "FDNAME");
   std::size_t kept = 0;
-  if (value_of(text, "FDSTORE") == "1" && fd_count > 0) {
-    if (store(fds[0], name)) {
+  if (value_of(text, "FDSTORE") == "1" && message.fd_count > 0) {
+    if (store(message.fds[0], name)) {
       kept = 1;
     } else {
       say("ERROR: no room to keep descriptor \"%.*s\"", static_cast<int>(name.size()), name.data());
     }
   }
-  on_hand_off_message(from, text, fds, fd_count, &kept);
-  for (std::size_t i = kept; i < fd_count; ++i) {
-    close(fds[i]);
+  kept = on_hand_off_message(from, message, kept);
+  for (std::size_t i = kept; i < message.fd_count; ++i) {
+    system_.close(message.fds[i]);
   }
   if (value_of(text, "FDSTOREREMOVE") == "1") {
     forget(name);
@@ -384,22 +280,40 @@ void Guard::on_message(Child& from, std::string_view text, const int* fds, std::
 
 void Guard::close_control(Child& child) {
   if (child.control >= 0) {
-    close(child.control);
+    system_.close(child.control);
     child.control = -1;
   }
   child.ready = false;
 }
 
+bool Guard::tell_master(std::string_view text) {
+  return master_.control >= 0 && system_.send(master_.control, text, {});
+}
+
+void Guard::say(const char* format, ...) {
+  std::array<char, 512> message;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(message.data(), message.size(), format, arguments);
+  va_end(arguments);
+  system_.say(message.data());
+}
+
 void Guard::on_master_gone(int code, int status) {
-  const std::int64_t now = now_ns();
+  const std::int64_t now = system_.now_ns();
   const bool was_ready = master_.was_ready;
   const bool lived = was_ready && now - master_.started_ns > kLivedNs;
   close_control(master_);
   const pid_t pid = std::exchange(master_.pid, -1);
   pending_signals_ |= std::exchange(told_signals_, 0);  // perhaps it died before it acted on them
   frozen_ = false;
+  if (successor_.pid > 0 && std::exchange(handed_, false) && word_ < 0) {
+    say("ERROR: the master (pid %d) died during a hand-off; pid %d goes on", pid, successor_.pid);
+    master_ = std::exchange(successor_, Child{});
+    return;
+  }
   if (successor_.pid > 0) {
-    kill(successor_.pid, SIGKILL);  // still our unreaped child, so the pid is its own
+    system_.kill(successor_.pid);  // still our unreaped child, so the pid is its own
     close_control(successor_);
     successor_ = Child{};
   }
@@ -422,7 +336,7 @@ void Guard::on_master_gone(int code, int status) {
         was_ready ? kSecond : limits::kMasterRestartDelayMost.count() * kSecond;
     delay = std::min<std::int64_t>(10 * kMillisecond << exponent, most);
   }
-  if (code == CLD_EXITED) {
+  if (code == kExited) {
     say("ERROR: the master (pid %d) exited with status %d; starting it again in %d ms", pid, status,
         static_cast<int>(delay / kMillisecond));
   } else {

@@ -34,8 +34,9 @@
 //     X_EINHORN_SIGNAL=n                    the guard got that signal
 //
 // Hand-off: SUCCESSOR, HELLO, FREEZE, FROZEN, descriptors and GO, READY, LEAVE. While a master is
-// frozen it is told nothing; if the successor dies before its READY the old one is thawed, if the
-// frozen one dies the successor is ended and a master is started as after any death.
+// frozen it is told nothing; if the successor dies before its READY the old one is thawed. If the
+// old one dies, a successor that was told to GO is the master, and one that was not is ended and
+// a master is started as after any death.
 //
 // Renewal: the guard writes down what it has in a memory file and executes the program it was
 // given, in its own pid; that one reads (guard/renewal.h) and goes on. Master and workers notice
@@ -43,56 +44,34 @@
 //
 // A dead child is reaped only after the message about it was sent, so that its pid can't be used
 // again before the master can know; while there is no master nobody is reaped.
+//
+// What it decides is here; every system call is behind guard/system.h, so that the same guard runs
+// in the simulation.
 #pragma once
 
 #include <sys/types.h>
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "base/limits.h"
+#include "guard/system.h"
 
 namespace einhorn::guard {
 
 inline constexpr std::size_t kNameBytes = 48;
-inline constexpr std::size_t kPathBytes = 4096;
-inline constexpr std::size_t kSocketPathBytes = 112;  // more than a socket can be named by
-inline constexpr std::size_t kMaxSocketFiles = 64;
-
-// A file that goes when the guard leaves, if it is still the one that we made.
-struct OwnFile {
-  std::array<char, kSocketPathBytes> path{};
-  std::uint64_t device = 0;
-  std::uint64_t inode = 0;
-};
-
-// What the guard needs to know, gathered before it runs. Big: lives in static storage or on the
-// heap.
-struct Plan {
-  int program = -1;   // O_PATH descriptor of our own executable
-  int control = 199;  // the number at which a master finds its end of the socket pair
-  // argv of a master: PROGRAM --with-state-fd CONTROL -- COMMAND...; also of a renewed guard, with
-  // another number.
-  char** arguments = nullptr;
-  char* const* environment = nullptr;  // of a master
-  // The soft limit of open files (RLIMIT_NOFILE) for masters and a renewed guard, so that workers
-  // get the one that we were started with, not the one that we raised for ourselves. 0: ours.
-  std::uint64_t soft_descriptors = 0;
-  std::array<OwnFile, kMaxSocketFiles> files;
-  std::size_t file_count = 0;
-  std::array<char, kPathBytes> pidfile{};
-  std::array<char, kPathBytes> log_file{};  // "": standard error
-  bool log_json = false;
-  // Taking a pool over from a master whose guard died: it waits at the other end of this socket
-  // until a master of ours acts, and goes on itself if none ever does. -1: not so.
-  int predecessor = -1;
-  std::array<char, 108> notify_socket{};  // of our own service manager; "" none
-};
 
 class Guard {
  public:
-  explicit Guard(Plan& plan);
+  // A descriptor under its name. Not initialized: entries that are not used cost no memory.
+  struct Stored {
+    int fd;
+    std::array<char, kNameBytes> name;
+  };
+
+  explicit Guard(System& system) : system_(system) {}
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;
 
@@ -104,15 +83,29 @@ class Guard {
   // `signals`: a bit for each that the master has not confirmed yet.
   void adopt(pid_t master, int control, std::uint64_t signals);
 
+  // Takes a pool over from a master whose guard died: it waits at the other end of this socket
+  // until a master of ours acts, and goes on itself if none ever does.
+  void succeed(int predecessor) { predecessor_ = predecessor; }
+
   // Blocks the signals it handles, starts the master and stays until the pool is over.
   // Returns the exit status for main.
   int run();
 
+  // The same in steps: begin() once, turn() as long as it says true, then end().
+  bool begin();
+  bool turn();
+  int end();
+
+  // What others may see of it.
+  [[nodiscard]] std::span<const Stored> stored() const {
+    return std::span(stored_).first(stored_count_);
+  }
+  [[nodiscard]] pid_t master() const { return master_.pid; }   // -1: none
+  [[nodiscard]] bool acting() const { return master_.ready; }  // the master is told what happens
+  [[nodiscard]] bool handing_off() const { return successor_.pid > 0; }
+  [[nodiscard]] int word() const { return word_; }  // exit status; -1: none given
+
  private:
-  struct Stored {  // not initialized: entries that are not used cost no memory
-    int fd;
-    std::array<char, kNameBytes> name;
-  };
   struct Child {
     pid_t pid = -1;
     int control = -1;
@@ -122,39 +115,35 @@ class Guard {
   };
 
   void start_master();
-  bool send_descriptors(const Child& to, const char* go);
+  bool send_descriptors(const Child& to, std::string_view go);
   void on_signal_ready();
   void on_control_ready(Child& child);
-  void on_message(Child& from, std::string_view text, const int* fds, std::size_t fd_count);
-  void on_hand_off_message(Child& from, std::string_view text, const int* fds, std::size_t fd_count,
-                           std::size_t* kept);
+  void on_message(Child& from, const Message& message);
+  std::size_t on_hand_off_message(Child& from, const Message& message, std::size_t kept);
   void on_ready(Child& from);
   void on_successor_gone();
   void on_master_gone(int code, int status);
-  bool tell_master(const char* text);
+  bool tell_master(std::string_view text);
   void renew(int program, int how);
+  int write_state(int state, int how);
   void set_inherited(bool inherited);
-  // Sets our soft limit of open files; the one before. System calls only.
-  static std::uint64_t set_soft_descriptors(std::uint64_t limit);
   void forward_signals();
   void sweep();
   bool report_and_reap(pid_t pid);
-  bool handle_dead(pid_t pid, int code, int status);
+  bool handle_dead(const Death& death);
   void forget(std::string_view name);
-  static void close_control(Child& child);
-  void write_pidfile();
-  void remove_files();
-  void tell_manager(const char* text);
+  void close_control(Child& child);
   void say(const char* format, ...) __attribute__((format(printf, 2, 3)));
 
-  Plan& plan_;
+  System& system_;
   std::array<Stored, limits::kMaxStoredDescriptors> stored_;
   std::size_t stored_count_ = 0;
   Child master_;
-  Child successor_;      // pid -1: none
+  Child successor_;  // pid -1: none
+  int predecessor_ = -1;
   bool frozen_ = false;  // the master was told to freeze
-  int signals_ = -1;
-  int word_ = -1;  // the master's word: exit status; -1: none given
+  bool handed_ = false;  // the successor was given all there is, and may act at any time
+  int word_ = -1;        // the master's word: exit status; -1: none given
   bool over_ = false;
   std::uint64_t pending_signals_ = 0;
   std::uint64_t told_signals_ = 0;  // told to the master, which has not confirmed them yet

@@ -1,7 +1,5 @@
-// Small pieces that guard's parts share: reading messages, reading the clock.
+// Small pieces that guard's parts share: reading messages, units of time.
 #pragma once
-
-#include <time.h>
 
 #include <algorithm>
 #include <charconv>
@@ -12,12 +10,6 @@ namespace einhorn::guard {
 
 inline constexpr std::int64_t kSecond = 1'000'000'000;
 inline constexpr std::int64_t kMillisecond = 1'000'000;
-
-inline std::int64_t now_ns() {
-  timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return std::int64_t{time.tv_sec} * kSecond + time.tv_nsec;
-}
 
 // The value of `key` in lines of KEY=VALUE; empty data() if there is none.
 inline std::string_view value_of(std::string_view text, std::string_view key) {

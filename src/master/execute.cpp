@@ -166,8 +166,10 @@ void Master::note_worker(WorkerId id) {
   if (worker == nullptr) {
     return;
   }
+  const Roster::Process* process = roster_->find(id);
   if (!journal_->append(
-          wire::encode_entry(wire::WorkerRecord{*worker, roster_->pid_of(id), false}))) {
+          wire::encode_entry(wire::WorkerRecord{*worker, process != nullptr ? process->pid : 0,
+                                                process != nullptr && process->orphan}))) {
     log_->error("snapshot_failed", "Can't append to the snapshot");
   }
 }

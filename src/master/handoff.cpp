@@ -311,6 +311,14 @@ void Master::unfreeze() {
   fail_handoff("the new master ended before it was ready");
 }
 
+// The guard has died in the middle of the hand-off: either the new one had taken its turn by then,
+// or it never will.
+bool Master::successor_acts() {
+  os::SpawnNote* note = journal_->note();
+  return !to_ruby_ && note != nullptr && !Journal::decide(*note, os::SpawnNote::kTheOldMaster) &&
+         !kernel_.is_dead(handoff_.pidfd);
+}
+
 // Nothing but the guard is listened to. False: the new master acts.
 bool Master::handoff_turn() {
   std::array<os::Ready, 64> ready;

@@ -1,6 +1,7 @@
 #include "master/journal.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "base/limits.h"
 
@@ -60,6 +61,11 @@ Status Journal::append(const std::string& entry) {
   }
   end_ += entry.size();
   return Ok{};
+}
+
+bool Journal::decide(os::SpawnNote& note, os::SpawnNote::Next goes_on) {
+  std::uint32_t before = os::SpawnNote::kNobodyYet;
+  return std::atomic_ref(note.next).compare_exchange_strong(before, goes_on) || before == goes_on;
 }
 
 bool Journal::bloated() const {

@@ -31,6 +31,8 @@ class Journal {
   [[nodiscard]] bool bloated() const;
   // For the next spawn; null before the first rewrite.
   [[nodiscard]] os::SpawnNote* note() const { return note_; }
+  // Of a hand-off that neither side heard the end of: true if that side is the one to go on.
+  [[nodiscard]] static bool decide(os::SpawnNote& note, os::SpawnNote::Next goes_on);
   [[nodiscard]] int fd() const { return fd_; }
   [[nodiscard]] bool broken() const { return broken_; }
 

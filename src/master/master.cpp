@@ -189,6 +189,11 @@ void Master::on_guard() {
 void Master::on_guard_gone() {
   settings_.guard_lost = true;
   settings_dirty_ = true;
+  if (handoff_.stage == Handoff::Stage::kFrozen && successor_acts()) {
+    log_->info("handed_over", "The guard died while the new master took over; this one leaves");
+    left_ = true;
+    return;
+  }
   if (handoff_.stage != Handoff::Stage::kNone) {
     // Without a guard there is nobody to hand on through.
     kernel_.signal(handoff_.pidfd, handoff_.pid, SIGKILL, false);
@@ -470,6 +475,7 @@ Status Master::upgrade_pool(bool smooth, bool rollback) {
   }
   programs_[next] = std::move(*program);
   apply(pool::event::Upgrade{smooth, rollback});
+  forget_programs();  // of one that starts over again and again nothing remains
   return Ok{};
 }
 

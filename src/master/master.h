@@ -70,6 +70,7 @@ class Master final : public CommandTarget {
   Status restore();
   void remake_socket(const std::string& name, const std::string& path, bool listening, int& socket);
   Status place_descriptors();
+  Status take_turn();
   void restore_worker(wire::WorkerRecord record);
   void restore_interception();
   void adopt_connections(const std::map<std::uint64_t, wire::ConnectionRecord>& records);
@@ -113,6 +114,7 @@ class Master final : public CommandTarget {
   void fail_handoff(const std::string& reason);
   void freeze();
   void unfreeze();
+  bool successor_acts();
   bool handoff_turn();
   Status upgrade_pool(bool smooth, bool rollback);
   void resume_upgrade();

@@ -55,6 +55,9 @@ Result<std::unique_ptr<Master>> Master::create(os::Kernel& kernel, int control, 
   if (Status restored = master->restore(); !restored) {
     return restored.error();
   }
+  if (Status ours = master->take_turn(); !ours) {
+    return ours.error();
+  }
   master->resume();
   return master;
 }
@@ -252,6 +255,21 @@ Status Master::place_descriptors() {
     moves_.push_back({*raised, target++});
   }
   return Ok{};
+}
+
+// A successor of a living master: from here on that one does not go on, whatever happens to the
+// guard.
+Status Master::take_turn() {
+  if (!successor_of_master_) {
+    return Ok{};
+  }
+  Result<os::SpawnNote*> note = kernel_.map_note(descriptors_.snapshot);
+  if (!note) {
+    return note.error();
+  }
+  const bool ours = Journal::decide(**note, os::SpawnNote::kTheNewMaster);
+  kernel_.unmap_note(*note);
+  return ours ? Status(Ok{}) : make_error("start of the master", "the last master goes on");
 }
 
 // A worker of the snapshot: is it still there, and whose child is it?

@@ -17,8 +17,8 @@ constexpr std::size_t kDescriptorsPerMessage = 64;
 }  // namespace
 
 bool Master::hand_over(Connection& connection) {
-  if (guard_.socket() >= 0) {
-    return false;
+  if (guard_.socket() >= 0 || successor_ >= 0) {
+    return false;  // to one at a time
   }
   log_->info("handing_over", "Process " + std::to_string(connection.peer.pid) +
                                  " takes the pool over; handing everything to it");

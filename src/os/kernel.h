@@ -78,6 +78,10 @@ struct SpawnNote {
   std::uint64_t epoch = 0;
   std::int32_t pid = 0;
   std::int32_t slot = 0;
+  // A hand-off ends by one of these, set once, atomically, by whoever comes first: so it is decided
+  // who goes on even if the guard dies in the middle of it.
+  enum Next : std::uint32_t { kNobodyYet, kTheNewMaster, kTheOldMaster };
+  std::uint32_t next = kNobodyYet;
 };
 
 struct SpawnSpec {

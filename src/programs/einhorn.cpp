@@ -107,7 +107,7 @@ int run_with_state(int fd, const einhorn::Birth& birth, const std::string& scrip
     return complain(text.error());
   }
   if (text->starts_with("einhorn-guard ")) {
-    einhorn::Renewal renewal;
+    einhorn::guard::Renewal renewal;
     Result<einhorn::master::Boot> boot = einhorn::read_renewal(*text, renewal);
     return boot ? einhorn::run_guard(std::move(*boot), &renewal, birth, title)
                 : complain(boot.error());

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -13,6 +12,7 @@
 #include <span>
 
 #include "guard/guard.h"
+#include "guard/linux_system.h"
 #include "master/to_ruby.h"
 #include "os/linux/linux_kernel.h"
 
@@ -44,31 +44,6 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return pointers;
 }
 
-std::vector<std::vector<std::string_view>> words_of_lines(std::string_view text) {
-  std::vector<std::vector<std::string_view>> lines;
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    std::string_view line = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
-    std::vector<std::string_view> words;
-    while (!line.empty()) {
-      const std::size_t space = std::min(line.find(' '), line.size());
-      words.push_back(line.substr(0, space));
-      line.remove_prefix(std::min(space + 1, line.size()));
-    }
-    if (!words.empty()) {
-      lines.push_back(std::move(words));
-    }
-  }
-  return lines;
-}
-
-int number(std::string_view word) {
-  int value = -1;
-  std::from_chars(word.data(), word.data() + word.size(), value);
-  return value;
-}
-
 std::string shown_name(const wire::Settings& settings) {
   if (!settings.name.empty()) {
     return "ruby " + settings.name;  // what tools that look through `ps` know
@@ -82,7 +57,8 @@ std::string shown_name(const wire::Settings& settings) {
 
 }  // namespace
 
-int run_guard(master::Boot boot, const Renewal* renewal, const Birth& birth, Title& title) {
+int run_guard(master::Boot boot, const guard::Renewal* renewal, const Birth& birth,
+              Title& title) {
   if (renewal != nullptr && renewal->how == 2 &&
       master::leave_to_ruby(boot, renewal->master, renewal->control) == os::MasterIs::kGone) {
     renewal = nullptr;  // it could not be done, and the master has left: start one again
@@ -116,8 +92,11 @@ int run_guard(master::Boot boot, const Renewal* renewal, const Birth& birth, Tit
       kept.inode = file.inode;
     }
   }
-  plan->predecessor = boot.predecessor.release();
-  auto guard = std::make_unique<guard::Guard>(*plan);
+  auto system = std::make_unique<guard::LinuxSystem>(*plan);
+  auto guard = std::make_unique<guard::Guard>(*system);
+  if (boot.predecessor) {
+    guard->succeed(boot.predecessor.release());
+  }
   for (auto& [name, fd] : boot.descriptors) {
     guard->store(fd.release(), name);
   }
@@ -128,25 +107,15 @@ int run_guard(master::Boot boot, const Renewal* renewal, const Birth& birth, Tit
   return guard->run();
 }
 
-Result<master::Boot> read_renewal(std::string_view text, Renewal& renewal) {
+Result<master::Boot> read_renewal(std::string_view text, guard::Renewal& renewal) {
   master::Boot boot;
   bool found = false;
-  for (const std::vector<std::string_view>& words : words_of_lines(text)) {
-    if (words[0] == "master" && words.size() == 3) {
-      renewal.master = number(words[1]);
-      renewal.control = number(words[2]);
-    } else if (words[0] == "how" && words.size() == 2) {
-      renewal.how = number(words[1]);
-    } else if (words[0] == "signals" && words.size() == 2) {
-      std::from_chars(words[1].data(), words[1].data() + words[1].size(), renewal.signals);
-    } else if (words[0] == "fd" && words.size() == 3) {
-      const int fd = number(words[1]);
-      if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
-        return make_error("renewed guard",
-                          "descriptor \"" + std::string(words[2]) + "\" did not come along");
-      }
-      boot.descriptors.emplace_back(std::string(words[2]), os::UniqueFd(fd));
+  renewal = guard::parse_renewal(text);
+  for (const auto& [name, fd] : renewal.fds) {
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+      return make_error("renewed guard", "descriptor \"" + name + "\" did not come along");
     }
+    boot.descriptors.emplace_back(name, os::UniqueFd(fd));
   }
   Result<std::unique_ptr<os::LinuxKernel>> kernel = os::LinuxKernel::create();
   if (!kernel) {

@@ -5,17 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "guard/renewal.h"
 #include "master/boot.h"
 #include "programs/title.h"
 
 namespace einhorn {
-
-struct Renewal {
-  int how = 1;  // 1: go on as the guard; 2: leave the pool to --reexec-as
-  pid_t master = -1;
-  int control = -1;
-  std::uint64_t signals = 0;
-};
 
 // How this process was started, before it changed anything.
 struct Birth {
@@ -25,10 +19,10 @@ struct Birth {
 
 // Runs the guard of that pool; returns the exit status for main. `renewal` if a master runs
 // already.
-int run_guard(master::Boot boot, const Renewal* renewal, const Birth& birth, Title& title);
+int run_guard(master::Boot boot, const guard::Renewal* renewal, const Birth& birth, Title& title);
 
 // What a guard left behind when it executed this program (see Guard::renew).
 // Errors: not of that form, no snapshot in it, a snapshot that can't be read.
-[[nodiscard]] Result<master::Boot> read_renewal(std::string_view text, Renewal& renewal);
+[[nodiscard]] Result<master::Boot> read_renewal(std::string_view text, guard::Renewal& renewal);
 
 }  // namespace einhorn

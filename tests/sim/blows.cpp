@@ -57,13 +57,14 @@ void Simulation::blow(Blow kind) {
       return;
     }
     case Blow::kKillMaster:
-      if (MasterProcess* master = any_master(); master != nullptr && !master->running()) {
+      if (MasterProcess* master = any_master();
+          master != nullptr && !master->running() && may_kill_master()) {
         world_.note("fault", "kill -9 of master " + std::to_string(master->process()->pid));
-        kill(*master);
+        kill(*master, {2, SIGKILL});
       }
       return;
     case Blow::kStrikeMaster:
-      if (MasterProcess* master = any_master()) {
+      if (MasterProcess* master = any_master(); master != nullptr && may_kill_master()) {
         master->kernel().strike_in(1 + random.below(1U << random.below(10)));
       }
       return;
@@ -86,7 +87,27 @@ void Simulation::blow(Blow kind) {
       }
       return;
     }
+    case Blow::kKillGuard:
+      if (may_kill_guard()) {
+        guard_.kill();
+      }
+      return;
+    case Blow::kStrikeGuard:
+      if (may_kill_guard()) {
+        guard_.strike_in(1 + random.below(1U << random.below(9)));
+      }
+      return;
+    case Blow::kNewProgram:
+      ++world_.program;
+      return;
   }
+}
+
+// The death of both is the end of the pool: rarely wanted, as such a life has nothing more to show.
+bool Simulation::may_kill_master() { return guard_.alive() || world_.random.chance(2); }
+
+bool Simulation::may_kill_guard() {
+  return guard_.alive() && (acting() != nullptr || world_.random.chance(2));
 }
 
 void Simulation::blow_at_requests(Blow kind) {
@@ -129,6 +150,7 @@ void Simulation::calm() {
   for (const auto& master : masters_) {
     master->kernel().strike_in(0);
   }
+  guard_.strike_in(0);
   workers_.calm();
   // A pool that has given up goes on when it is told how many workers there shall be.
   const std::uint32_t number = world_.plan.config.number;
@@ -143,8 +165,8 @@ void Simulation::settle() {
   const Instant until = world_.now() + kSettleWithin;
   const auto settled = [this] {
     MasterProcess* master = acting();
-    return master != nullptr && guard_.has_acting_master() && !guard_.handing_off() &&
-           !guard_.has_mail() && Invariants::stable(*master->pool()) &&
+    return master != nullptr && guard_.alive() && guard_.has_acting_master() &&
+           !guard_.handing_off() && !guard_.has_mail() && Invariants::stable(*master->pool()) &&
            clients_.unanswered().empty();
   };
   while (!world_.over && world_.now() < until) {
@@ -153,11 +175,15 @@ void Simulation::settle() {
       break;
     }
   }
+  if (lost_) {
+    return;
+  }
   if (world_.over) {
     world_.expect(world_.plan.config.give_up > 0 && guard_.word() == 1, "settles",
                   "the pool left by itself with " + std::to_string(guard_.word()));
     return;
   }
+  world_.expect(guard_.alive(), "settles", "there is no guard");
   MasterProcess* master = acting();
   world_.expect(master != nullptr && master->pool() != nullptr, "settles", "there is no master");
   const pool::Pool& pool = *master->pool();
@@ -202,11 +228,11 @@ void Simulation::stop() {
       world_.expect(!worker->known, "stops", "a worker was left behind");
     }
   }
-  guard_.clear();
   workers_.clear();
   command_->waiting.clear();
-  for (const FileKind kind : {FileKind::kStream, FileKind::kService, FileKind::kPacket,
-                              FileKind::kMemory, FileKind::kLog, FileKind::kPidfd}) {
+  for (const FileKind kind :
+       {FileKind::kStream, FileKind::kService, FileKind::kPacket, FileKind::kMemory, FileKind::kLog,
+        FileKind::kPidfd, FileKind::kProgram}) {
     world_.expect(world_.census.of(kind) == 0, "ledger",
                   std::to_string(world_.census.of(kind)) + " of " + std::string(name(kind)) +
                       " are still open");

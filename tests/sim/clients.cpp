@@ -16,8 +16,8 @@ using std::chrono::seconds;
 }  // namespace
 
 Clients::ClientPtr Clients::arrive(bool polite) {
-  if (clients_.size() >= kMost) {
-    return nullptr;
+  if (clients_.size() >= kMost || (world_.faults && next_id_ > kMostRequests)) {
+    return nullptr;  // a life in which nothing else happens any more shows nothing new
   }
   const ProcessPtr process = world_.start_process(ProcessKind::kClient, 1);
   const std::size_t capacity =

@@ -61,6 +61,7 @@ class Clients {
   using ClientPtr = std::shared_ptr<Client>;
 
   static constexpr std::size_t kMost = 40;
+  static constexpr std::int64_t kMostRequests = 4000;  // in one life
 
   ClientPtr arrive(bool polite);
   void add_request(Client& client, const std::string& command, const std::string& arguments);

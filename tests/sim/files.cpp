@@ -28,6 +28,8 @@ std::string_view name(FileKind kind) {
       return "log";
     case FileKind::kPidfd:
       return "pidfd";
+    case FileKind::kProgram:
+      return "program";
   }
   return "";
 }
@@ -35,6 +37,7 @@ std::string_view name(FileKind kind) {
 Stream::~Stream() {
   in_->reader_gone = true;
   in_->bytes.clear();
+  in_->files.clear();
   out_->writer_gone = true;
 }
 
@@ -71,6 +74,18 @@ os::Transfer Stream::write(std::string_view bytes) {
   const std::size_t count = std::min(room, bytes.size());
   out_->bytes.append(bytes.substr(0, count));
   return {Kind::kDone, count};
+}
+
+os::Transfer Stream::send(std::string_view bytes, std::vector<FilePtr> files) {
+  if (out_->reader_gone) {
+    return {Kind::kClosed, 0};
+  }
+  if (room() < bytes.size()) {
+    return {Kind::kWouldBlock, 0};
+  }
+  out_->files.insert(out_->files.end(), std::make_move_iterator(files.begin()),
+                     std::make_move_iterator(files.end()));
+  return write(bytes);
 }
 
 PacketEnd::~PacketEnd() {
@@ -110,18 +125,30 @@ Kind PacketEnd::send(Packet packet) {
 }
 
 std::string Memory::content() const {
-  std::string bytes(kPage, '\0');
-  std::memcpy(bytes.data(), &note, sizeof(note));
-  return bytes + rest;
+  std::string bytes(std::min(size_, kPage), '\0');
+  std::memcpy(bytes.data(), &page_, bytes.size());
+  return bytes + rest_;
 }
 
 void Memory::write(std::uint64_t offset, std::string_view bytes) {
-  CHECK(offset >= kPage);
-  const std::size_t at = static_cast<std::size_t>(offset) - kPage;
-  if (rest.size() < at + bytes.size()) {
-    rest.resize(at + bytes.size());
+  const auto from = static_cast<std::size_t>(offset);
+  ++writes_;
+  size_ = std::max(size_, from + bytes.size());
+  if (size_ > kPage) {
+    rest_.resize(size_ - kPage);
   }
-  rest.replace(at, bytes.size(), bytes);
+  for (std::size_t i = 0; i < bytes.size() && from + i < kPage; ++i) {
+    reinterpret_cast<char*>(&page_)[from + i] = bytes[i];
+  }
+  const std::size_t in_page = from < kPage ? std::min(kPage - from, bytes.size()) : 0;
+  if (in_page < bytes.size()) {
+    rest_.replace(from + in_page - kPage, bytes.size() - in_page, bytes.substr(in_page));
+  }
+}
+
+os::SpawnNote* Memory::map() {
+  size_ = std::max(size_, kPage);
+  return &page_.note;
 }
 
 bool Pidfd::readable() const { return process->dead; }

@@ -5,6 +5,7 @@
 // one is counted in a Census, so that a descriptor that nobody closes is found.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -19,8 +20,18 @@
 
 namespace einhorn::sim {
 
-enum class FileKind { kStream, kListener, kService, kPacket, kDatagram, kMemory, kLog, kPidfd };
-inline constexpr std::size_t kFileKinds = 8;
+enum class FileKind {
+  kStream,
+  kListener,
+  kService,
+  kPacket,
+  kDatagram,
+  kMemory,
+  kLog,
+  kPidfd,
+  kProgram
+};
+inline constexpr std::size_t kFileKinds = 9;
 [[nodiscard]] std::string_view name(FileKind kind);
 
 // How many open files there are of each kind.
@@ -28,26 +39,34 @@ class Census {
  public:
   void add(FileKind kind) { ++counts_.at(static_cast<std::size_t>(kind)); }
   void remove(FileKind kind) { --counts_.at(static_cast<std::size_t>(kind)); }
+  [[nodiscard]] std::uint64_t next_number() { return ++opened_; }
   [[nodiscard]] int of(FileKind kind) const { return counts_.at(static_cast<std::size_t>(kind)); }
 
  private:
   std::array<int, kFileKinds> counts_{};
+  std::uint64_t opened_ = 0;
 };
 
 class File {
  public:
-  File(Census& census, FileKind kind) : census_(census), kind_(kind) { census_.add(kind_); }
+  File(Census& census, FileKind kind)
+      : census_(census), kind_(kind), number_(census.next_number()) {
+    census_.add(kind_);
+  }
   File(const File&) = delete;
   File& operator=(const File&) = delete;
   virtual ~File() { census_.remove(kind_); }
 
   [[nodiscard]] FileKind kind() const { return kind_; }
+  // Later ones have higher numbers.
+  [[nodiscard]] std::uint64_t number() const { return number_; }
   [[nodiscard]] virtual bool readable() const { return false; }
   [[nodiscard]] virtual bool writable() const { return true; }
 
  private:
   Census& census_;
   FileKind kind_;
+  std::uint64_t number_;
 };
 using FilePtr = std::shared_ptr<File>;
 
@@ -55,6 +74,7 @@ using FilePtr = std::shared_ptr<File>;
 // ---------------------------------------------------
 struct Pipe {
   std::string bytes;
+  std::vector<FilePtr> files;  // on their way together with the bytes
   std::size_t capacity = 65536;
   bool writer_gone = false;
   bool reader_gone = false;
@@ -78,7 +98,14 @@ class Stream final : public File {
   os::Transfer read(std::size_t most, std::string& into);
   os::Transfer write(std::string_view bytes);
   [[nodiscard]] os::Peer peer() const { return peer_; }
-  [[nodiscard]] bool other_end_gone() const { return out_->reader_gone; }
+  // How much can be written at once.
+  [[nodiscard]] std::size_t room() const {
+    return out_->reader_gone ? 0 : out_->capacity - std::min(out_->capacity, out_->bytes.size());
+  }
+  // With bytes that are all written, or none.
+  os::Transfer send(std::string_view bytes, std::vector<FilePtr> files);
+  // What came along with what was read.
+  std::vector<FilePtr> take_files() { return std::exchange(in_->files, {}); }
   // What waits to be read ends in the middle of a line.
   [[nodiscard]] bool mid_line() const { return !in_->bytes.empty() && in_->bytes.back() != '\n'; }
 
@@ -154,21 +181,42 @@ class DatagramSocket final : public File {
   std::deque<Datagram> waiting;
 };
 
+// A memory file. Its first page is the note that may be mapped, so it has one address for ever.
 class Memory final : public File {
  public:
   explicit Memory(Census& census) : File(census, FileKind::kMemory) {}
   [[nodiscard]] std::string content() const;
   void write(std::uint64_t offset, std::string_view bytes);
+  os::SpawnNote* map();
+  [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] std::uint64_t writes() const { return writes_; }
 
   static constexpr std::size_t kPage = 4096;
-  os::SpawnNote note;               // the beginning of the first page
-  std::string rest;                 // what is behind that page
   std::uint64_t written_after = 0;  // how many writes had failed when it was written as a whole
+
+ private:
+  struct Page {
+    os::SpawnNote note;
+    std::array<char, kPage - sizeof(os::SpawnNote)> tail{};
+  };
+  static_assert(sizeof(Page) == kPage);
+
+  Page page_;
+  std::string rest_;  // what is behind that page
+  std::size_t size_ = 0;
+  std::uint64_t writes_ = 0;
 };
 
 class LogFile final : public File {
  public:
   explicit LogFile(Census& census) : File(census, FileKind::kLog) {}
+};
+
+// An executable of Einhorn, by its version.
+class Program final : public File {
+ public:
+  Program(Census& census, int of) : File(census, FileKind::kProgram), version(of) {}
+  const int version;
 };
 
 struct Process;

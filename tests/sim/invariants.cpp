@@ -11,7 +11,10 @@ namespace {
 using std::chrono::seconds;
 
 constexpr Duration kLongestZombie = seconds{20};
-constexpr std::uint64_t kPersistedEvery = 8;  // turns
+constexpr std::uint64_t kPersistedEvery = 8;      // turns
+constexpr std::uint64_t kBoundsEvery = 8;         // of those
+constexpr std::size_t kLongestTurn = 256 * 1024;  // what one turn may append
+constexpr int kMostClients = 100;
 constexpr Duration kShortestPause = std::chrono::milliseconds{500};
 constexpr Duration kKillAfterMissedAck = seconds{10};
 constexpr std::size_t kMostSnapshotBytes = 700'000;  // twice the biggest fresh one and the slack
@@ -30,17 +33,28 @@ bool Invariants::stable(const pool::Pool& pool) {
          pool.alive() == pool.config().number && pool.modern_ready() == pool.config().number;
 }
 
-wire::Snapshot Invariants::read_snapshot() {
-  const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
-  world_.expect(memory != nullptr, "ownership", "the guard has no snapshot");
+// What the next master would read: from the guard, or, while there is none, from the master.
+const wire::Snapshot& Invariants::read_snapshot(const SimulatedKernel* master) {
+  auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
+  if (!guard_.alive() && master != nullptr) {
+    memory = std::dynamic_pointer_cast<Memory>(master->newest(FileKind::kMemory));
+  }
+  world_.expect(memory != nullptr, "ownership", "nobody has the snapshot");
+  const std::pair at(memory->number(), memory->writes());
+  if (at == read_at_) {
+    return read_;
+  }
   Result<wire::Snapshot> read = wire::decode_snapshot(memory->content());
   world_.expect(read.has_value(), "persisted",
                 "the snapshot can't be read: " + (read ? "" : read.error().message()));
-  return std::move(*read);
+  read_ = std::move(*read);
+  read_at_ = at;
+  return read_;
 }
 
 void Invariants::on_spawn(SimulatedKernel& by, const os::SpawnSpec& spec, WorkerId id,
                           const pool::Pool* pool) {
+  on_act(by.process());
   world_.expect(epochs_.insert(id.epoch.value).second, "identity",
                 "epoch " + std::to_string(id.epoch.value) + " was used twice");
   for (const auto& [pid, process] : world_.processes()) {
@@ -181,10 +195,30 @@ void Invariants::check_in_time(const pool::Pool& pool) {
                     " failures");
 }
 
-void Invariants::on_signal(const ProcessPtr& to, int signal, bool by_pidfd,
+// Once another one acts, nobody goes on before that one has died.
+void Invariants::on_act(const ProcessPtr& by) {
+  if (actor_ == by) {
+    return;
+  }
+  for (const auto& [before, since] : relieved_) {
+    world_.expect(before != by || since->dead, "one-acts",
+                  "master " + std::to_string(by->pid) + " acts, though " +
+                      std::to_string(since->pid) + " has acted since it did");
+  }
+  std::erase_if(relieved_, [](const auto& entry) { return entry.second->dead; });
+  if (actor_ != nullptr && !actor_->dead) {
+    relieved_.emplace_back(actor_, by);
+  }
+  actor_ = by;
+}
+
+void Invariants::on_signal(SimulatedKernel& by, const ProcessPtr& to, int signal, bool by_pidfd,
                            const pool::Pool* pool) {
   if (to == nullptr) {
     return;  // it is gone, and the kernel says so
+  }
+  if (to->kind == ProcessKind::kWorker) {
+    on_act(by.process());
   }
   world_.expect(by_pidfd && to->kind != ProcessKind::kClient, "no-stranger",
                 "signal " + std::to_string(signal) + " went to process " + std::to_string(to->pid) +
@@ -212,18 +246,19 @@ void Invariants::on_signal(const ProcessPtr& to, int signal, bool by_pidfd,
 
 void Invariants::on_answer(std::string_view bytes, const pool::Pool* pool) {
   if (pool == nullptr || world_.snapshot_lossy || guard_.has_mail() ||
+      !guard_.has_acting_master() ||
       (bytes.find("Altering worker count") == std::string_view::npos &&
        bytes.find("crementing number of workers") == std::string_view::npos) ||
       bytes.find("unning kill") != std::string_view::npos) {
     return;
   }
-  world_.expect(read_snapshot().config.number == pool->config().number, "persisted",
+  world_.expect(read_snapshot(nullptr).config.number == pool->config().number, "persisted",
                 "a change was confirmed before it was written down");
 }
 
 void Invariants::before_create(const std::vector<ProcessPtr>& living) {
-  if (world_.snapshot_lossy) {
-    const wire::Snapshot snapshot = read_snapshot();
+  if (world_.snapshot_lossy && guard_.alive()) {
+    const wire::Snapshot& snapshot = read_snapshot(nullptr);
     epochs_.clear();  // whoever was not written down may be counted again
     for (const ProcessPtr& process : living) {
       process->known = process->known && snapshot.workers.contains(process->worker.epoch);
@@ -240,7 +275,10 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
       stopped_.insert(worker->id.epoch.value);  // perhaps while nobody could look at its pool
     }
   }
-  const wire::Snapshot before = read_snapshot();
+  if (guard_.stored("snapshot") == nullptr) {
+    return;  // the guard died in the meantime
+  }
+  const wire::Snapshot& before = read_snapshot(nullptr);
   world_.expect(pool.ledger().next_epoch >= before.ledger.next_epoch &&
                     pool.ledger().newest >= before.ledger.newest,
                 "handoff", "the new master counts again what was counted");
@@ -285,19 +323,20 @@ void Invariants::check_known(const pool::Pool& pool, const std::vector<ProcessPt
     return;
   }
   for (const auto& [pid, process] : world_.processes()) {
-    world_.expect(!process->dead || process->parent != World::kGuardPid ||
+    world_.expect(!process->dead || process->parent != world_.guard_pid() ||
                       world_.now() - process->died_at < kLongestZombie ||
+                      world_.now() - guard_.born_at() < kLongestZombie ||
                       world_.now() - world_.find(guard_.master())->born_at < kLongestZombie,
                   "reaped-once",
                   "process " + std::to_string(pid) + " has been a zombie for too long");
   }
 }
 
-void Invariants::check_persisted(const pool::Pool& pool) {
-  if (world_.snapshot_lossy || guard_.has_mail()) {
+void Invariants::check_persisted(MasterProcess& master, const pool::Pool& pool) {
+  if (world_.snapshot_lossy || (guard_.alive() && guard_.has_mail())) {
     return;
   }
-  const wire::Snapshot read = read_snapshot();
+  const wire::Snapshot& read = read_snapshot(&master.kernel());
   const pool::Ledger& now = pool.ledger();
   const pool::Ledger& written = read.ledger;
   world_.expect(read.damage.empty(), "persisted",
@@ -321,6 +360,7 @@ void Invariants::check_persisted(const pool::Pool& pool) {
   world_.expect(read.config.number == pool.config().number &&
                     read.config.max_unacked == pool.config().max_unacked,
                 "persisted", "the configuration was not written down");
+  check_bounds(read);
   const std::vector<const pool::Worker*> workers = pool.workers();
   world_.expect(workers.size() == read.workers.size(), "persisted",
                 "the snapshot has " + std::to_string(read.workers.size()) + " workers, the pool " +
@@ -338,6 +378,21 @@ void Invariants::check_persisted(const pool::Pool& pool) {
   }
 }
 
+// The journal is written anew before it has grown to more than this; what a snapshot holds does not
+// grow with the pool's age.
+void Invariants::check_bounds(const wire::Snapshot& snapshot) {
+  if (turns_ % (kPersistedEvery * kBoundsEvery) != 0) {
+    return;
+  }
+  const std::size_t fresh = wire::encode_journal(snapshot).size();
+  world_.expect(snapshot.journal_bytes <= 2 * fresh + limits::kSnapshotSlackBytes + kLongestTurn,
+                "bounded",
+                "the journal has " + std::to_string(snapshot.journal_bytes) + " bytes, and " +
+                    std::to_string(fresh) + " would do");
+  world_.expect(snapshot.programs.size() <= snapshot.workers.size() + 4, "bounded",
+                std::to_string(snapshot.programs.size()) + " versions are kept");
+}
+
 void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool) {
   SimulatedKernel& kernel = master.kernel();
   const auto most = [&](FileKind kind, int count) {
@@ -348,13 +403,18 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
   const int hand_off = 1;  // the pidfd of a check or a successor
   most(FileKind::kListener, 1);
   most(FileKind::kDatagram, 1);
+  most(FileKind::kStream, static_cast<int>(pool.alive()) * 2 + kMostClients);
   most(FileKind::kService, static_cast<int>(world_.plan.listeners));
   most(FileKind::kMemory, 2);
   most(FileKind::kPacket, 2);
   most(FileKind::kLog, 1);
+  most(FileKind::kProgram, 1);
   most(FileKind::kPidfd, static_cast<int>(pool.alive()) + hand_off);
   world_.expect(kernel.open_of(FileKind::kService) == static_cast<int>(world_.plan.listeners),
                 "ownership", "the master has lost a listening socket");
+  if (!guard_.has_acting_master()) {
+    return;
+  }
   for (std::uint32_t i = 0; i < world_.plan.listeners; ++i) {
     world_.expect(guard_.stored("listen:" + std::to_string(i)) != nullptr, "ownership",
                   "the guard has lost a listening socket");
@@ -363,7 +423,7 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
       guard_.stored_count() <= 20 + static_cast<std::size_t>(world_.census.of(FileKind::kStream)),
       "bounded", "the guard keeps more and more");
   const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
-  world_.expect(memory->rest.size() < kMostSnapshotBytes, "bounded",
+  world_.expect(memory->size() < kMostSnapshotBytes, "bounded",
                 "the snapshot grows without end");
 }
 
@@ -383,7 +443,7 @@ void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>
     world_.expect(!pool->next_deadline(), "quiet", "a stable pool waits for something");
   }
   if (++turns_ % kPersistedEvery == 0) {
-    check_persisted(*pool);
+    check_persisted(master, *pool);
   }
 }
 

@@ -37,7 +37,7 @@ void MasterProcess::create() {
     }
     world_.note("master",
                 std::to_string(process_->pid) + " does not come up: " + created.error().message());
-    world_.expect(successor_ || gone(), "startup",
+    world_.expect(successor_ || gone() || world_.find(process_->parent) == nullptr, "startup",
                   "a master could not take over: " + created.error().message());
     kernel_.die();
     world_.end(process_, {1, 1});
@@ -115,12 +115,12 @@ void MasterProcess::be_dead() {
 void MasterProcess::leave(int status) {
   kernel_.set_leaving();
   master_.reset();
-  for (const FileKind kind :
-       {FileKind::kStream, FileKind::kListener, FileKind::kService, FileKind::kPacket,
-        FileKind::kDatagram, FileKind::kMemory, FileKind::kLog, FileKind::kPidfd}) {
+  for (const FileKind kind : {FileKind::kStream, FileKind::kListener, FileKind::kService,
+                              FileKind::kPacket, FileKind::kDatagram, FileKind::kMemory,
+                              FileKind::kLog, FileKind::kPidfd, FileKind::kProgram}) {
     world_.expect(kernel_.open_of(kind) == 0, "ledger",
                   "a master left without closing " + std::to_string(kernel_.open_of(kind)) + " " +
-                      std::string(name(kind)));
+                      std::string(name(kind)) + kernel_.describe(kind));
   }
   kernel_.die();
   world_.end(process_, {1, status});

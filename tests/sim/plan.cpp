@@ -70,6 +70,7 @@ Plan make_plan(Random& random) {
   plan.short_transfers = random.chance(300) ? 300 : 0;
   plan.dead_on_return = random.chance(250) ? 60 : 0;
   plan.stage_failures = random.chance(250) ? 60 : 0;
+  plan.bad_renewals = random.chance(300) ? 400 : 0;
   plan.log_full = random.chance(200) ? 50 : 0;
   plan.torn_writes = random.chance(500);
   plan.bad_checks = random.chance(300);

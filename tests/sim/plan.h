@@ -22,8 +22,9 @@ enum class Behaviour {
   kHang,   // ignores its stop signal
   kDrain,  // takes minutes to stop
   kFork,   // leaves a child behind and exits
+  kLeak,   // takes more and more memory, until the machine ends it
 };
-inline constexpr std::size_t kBehaviours = 9;
+inline constexpr std::size_t kBehaviours = 10;
 
 // What happens to a pool from outside.
 enum class Blow {
@@ -42,8 +43,11 @@ enum class Blow {
   kNoDescriptors,  // accept fails, for a while
   kNoProcesses,    // spawning fails, for a while
   kPing,           // a worker pings
+  kKillGuard,      // kill -9 of the guard, between two calls
+  kStrikeGuard,    // kill -9 of the guard at one of its next calls
+  kNewProgram,     // another version of Einhorn is installed
 };
-inline constexpr std::size_t kBlows = 15;
+inline constexpr std::size_t kBlows = 18;
 
 struct Plan {
   pool::Config config;
@@ -57,7 +61,8 @@ struct Plan {
   std::uint64_t bad_versions = 0;     // of a thousand
   std::uint64_t short_transfers = 0;  // of a thousand reads and writes
   std::uint64_t dead_on_return = 0;   // of a thousand spawns: dead before the spawn has returned
-  std::uint64_t stage_failures = 0;   // of a thousand spawns
+  std::uint64_t stage_failures = 0;   // of a thousand spawns: it does not get to its program
+  std::uint64_t bad_renewals = 0;     // of a thousand times that the guard becomes another program
   std::uint64_t log_full = 0;         // of a thousand log lines
   bool torn_writes = false;           // a killed master may leave half an entry
   bool bad_checks = false;            // a new master may fail to come up

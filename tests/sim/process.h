@@ -22,13 +22,14 @@ struct Process {
   bool dead = false;  // a zombie until it is reaped
   bool reaped = false;
   os::Ended ended;
+  int program = 0;  // of Einhorn's own: the version that it executes
   Instant born_at;
   Instant died_at;
   // Of a worker:
   WorkerId worker;
-  bool known = true;     // false: the spawn could not be written down, so nobody has to know it
-  bool killed = false;   // by the simulation, not by the pool
-  bool said_up = false;  // it has ACKed itself
+  bool known = true;        // false: the spawn could not be written down, so nobody has to know it
+  bool said_up = false;     // it has ACKed itself
+  std::uint64_t grows = 0;  // bytes a second that it leaks
 };
 using ProcessPtr = std::shared_ptr<Process>;
 

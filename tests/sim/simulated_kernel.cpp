@@ -15,6 +15,18 @@ constexpr int kFirstFree = 3;
 
 }  // namespace
 
+std::optional<Error> refusal(const os::SpawnSpec& spec) {
+  constexpr std::size_t kLongestArgument = 128 * 1024;
+  for (const auto* texts : {&spec.arguments, &spec.environment}) {
+    for (const std::string& text : *texts) {
+      if (text.size() >= kLongestArgument) {
+        return Error{E2BIG, "exec " + spec.program, ""};
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 SimulatedKernel::SimulatedKernel(World& world, Host& host, ProcessPtr self)
     : world_(world), host_(host), self_(std::move(self)) {}
 
@@ -57,7 +69,7 @@ FilePtr SimulatedKernel::file(int fd) const {
 template <typename T>
 std::shared_ptr<T> SimulatedKernel::get(int fd, const char* verb) {
   auto found = std::dynamic_pointer_cast<T>(file(fd));
-  world_.expect(found != nullptr, "descriptors",
+  world_.expect(found != nullptr || forgiving_, "descriptors",
                 std::string(verb) + " on descriptor " + std::to_string(fd) +
                     ", which is closed or of another kind");
   return found;
@@ -78,6 +90,28 @@ int SimulatedKernel::open_of(FileKind kind) const {
   return static_cast<int>(std::count_if(files_.begin(), files_.end(), [kind](const auto& entry) {
     return entry.second->kind() == kind;
   }));
+}
+
+std::string SimulatedKernel::describe(FileKind kind) const {
+  std::string text;
+  for (const auto& [fd, open] : files_) {
+    if (open->kind() == kind) {
+      const auto stream = std::dynamic_pointer_cast<Stream>(open);
+      text += " " + std::to_string(fd) +
+              (stream ? " (of process " + std::to_string(stream->peer().pid) + ")" : "");
+    }
+  }
+  return text;
+}
+
+FilePtr SimulatedKernel::newest(FileKind kind) const {
+  FilePtr found;
+  for (const auto& [fd, open] : files_) {
+    if (open->kind() == kind && (found == nullptr || found->number() < open->number())) {
+      found = open;
+    }
+  }
+  return found;
 }
 
 std::size_t SimulatedKernel::wait(std::span<os::Ready> ready, std::optional<Instant> deadline) {
@@ -113,7 +147,9 @@ Status SimulatedKernel::watch(int fd, std::uint64_t token, os::Interest interest
     return Ok{};
   }
   step();
-  get<File>(fd, "watch");
+  if (get<File>(fd, "watch") == nullptr) {
+    return Error{EBADF, "epoll_ctl", ""};
+  }
   watches_[fd] = {token, interest};
   return Ok{};
 }
@@ -192,6 +228,13 @@ os::Message SimulatedKernel::receive(int socket) {
     step();
     return message;
   }
+  if (const auto stream = std::dynamic_pointer_cast<Stream>(file(socket))) {
+    message.kind = stream->read(65536, message.text).kind;
+    for (FilePtr& passed : stream->take_files()) {
+      message.fds.push_back(adopt(std::move(passed)));
+    }
+    return message;
+  }
   const auto end = get<PacketEnd>(socket, "receive");
   Packet packet;
   message.kind = end->receive(packet);
@@ -211,11 +254,14 @@ os::Transfer SimulatedKernel::send(int socket, std::string_view text, std::span<
     return {Kind::kWouldBlock, 0};
   }
   step();
-  const auto end = get<PacketEnd>(socket, "send");
   Packet packet{std::string(text), {}};
   for (const int fd : fds) {
     packet.files.push_back(get<File>(fd, "send"));
   }
+  if (const auto stream = std::dynamic_pointer_cast<Stream>(file(socket))) {
+    return stream->send(text, std::move(packet.files));
+  }
+  const auto end = get<PacketEnd>(socket, "send");
   const os::Transfer transfer{end->send(std::move(packet)), text.size()};
   if (transfer.kind == Kind::kDone) {
     frozen_ = frozen_ || text == "X_EINHORN_FROZEN=1";
@@ -264,6 +310,9 @@ Result<int> SimulatedKernel::raise(int fd, int least) {
   }
   step();
   FilePtr same = get<File>(fd, "raise");
+  if (same == nullptr) {
+    return Error{EBADF, "fcntl F_DUPFD_CLOEXEC", ""};
+  }
   watches_.erase(fd);
   const int raised = adopt(std::move(same), least);
   files_.erase(fd);
@@ -273,6 +322,9 @@ Result<int> SimulatedKernel::raise(int fd, int least) {
 os::Transfer SimulatedKernel::write_line(int fd, std::string_view line) {
   if (dead_) {
     return {Kind::kDone, line.size()};
+  }
+  if (const auto pipe = std::dynamic_pointer_cast<Stream>(file(fd))) {
+    return pipe->room() < line.size() ? os::Transfer{Kind::kWouldBlock, 0} : pipe->write(line);
   }
   if (fd != kStandardError) {
     get<LogFile>(fd, "write_line");
@@ -290,6 +342,9 @@ Result<int> SimulatedKernel::open_log(const std::string& path) {
     return Error{EIO, "open " + path, ""};
   }
   step();
+  if (world_.no_descriptors || (world_.faults && world_.random.chance(world_.plan.log_full))) {
+    return Error{world_.no_descriptors ? EMFILE : ENOSPC, "open " + path, ""};
+  }
   return adopt(std::make_shared<LogFile>(world_.census));
 }
 
@@ -313,6 +368,9 @@ Status SimulatedKernel::write_at(int fd, std::uint64_t offset, std::string_view 
   }
   act("write_at");
   const auto memory = get<Memory>(fd, "write_at");
+  if (memory == nullptr) {
+    return Error{EBADF, "write to memory file", ""};
+  }
   if (strike_in_ == 1 && world_.plan.torn_writes && !bytes.empty()) {
     memory->write(offset, bytes.substr(0, world_.random.below(bytes.size())));
   }
@@ -338,7 +396,11 @@ Result<std::string> SimulatedKernel::read_all(int fd) {
   }
   step();
   has_read_ = true;
-  return get<Memory>(fd, "read_all")->content();
+  const auto memory = get<Memory>(fd, "read_all");
+  if (memory == nullptr) {
+    return Error{EBADF, "fstat of memory file", ""};
+  }
+  return memory->content();
 }
 
 Result<os::SpawnNote*> SimulatedKernel::map_note(int fd) {
@@ -347,7 +409,10 @@ Result<os::SpawnNote*> SimulatedKernel::map_note(int fd) {
   }
   step();
   auto memory = get<Memory>(fd, "map_note");
-  os::SpawnNote* const note = &memory->note;
+  if (memory == nullptr) {
+    return Error{EBADF, "fstat of memory file", ""};
+  }
+  os::SpawnNote* const note = memory->map();
   mapped_.emplace_back(note, std::move(memory));
   return note;
 }
@@ -432,17 +497,21 @@ bool SimulatedKernel::runs_as(Pid pid, std::uint32_t uid) {
 }
 
 std::optional<os::MemoryUse> SimulatedKernel::memory_of(Pid pid) {
-  if (world_.find(pid) == nullptr) {
+  const ProcessPtr process = world_.find(pid);
+  if (process == nullptr) {
     return std::nullopt;
   }
-  return os::MemoryUse{1u << 20u};
+  const auto lived = static_cast<std::uint64_t>(to_seconds(world_.now() - process->born_at));
+  return os::MemoryUse{(std::uint64_t{1} << 20U) + lived * process->grows};
 }
 
 std::optional<int> SimulatedKernel::own_program_unless(Pid pid) {
-  if (dead_ || pid != 0) {
+  const ProcessPtr process = world_.find(pid);
+  if (dead_ || (pid != 0 && (process == nullptr || process->program == self_->program))) {
     return std::nullopt;
   }
-  return adopt(std::make_shared<LogFile>(world_.census));
+  step();
+  return adopt(std::make_shared<Program>(world_.census, self_->program));
 }
 
 // Nobody removes a simulated socket's file.

@@ -33,6 +33,9 @@ struct Killed {};
 
 class SimulatedKernel;
 
+// Why no program can be started with that, if so: arguments or environment that are too long.
+[[nodiscard]] std::optional<Error> refusal(const os::SpawnSpec& spec);
+
 // What a kernel needs of the rest of the simulation.
 class Host {
  public:
@@ -48,7 +51,7 @@ class Host {
                                  bool by_pidfd) = 0;
   // The master answers a client.
   virtual void on_master_writes(SimulatedKernel& by, std::string_view bytes) = 0;
-  // The master has to die here and now.
+  // The master has to die here and now, killed or by an abort of its own.
   virtual void on_strike(SimulatedKernel& at) = 0;
   // Runs the machine until something is ready for that kernel, it is dead, or the deadline has
   // come.
@@ -68,8 +71,15 @@ class SimulatedKernel final : public os::Kernel {
   [[nodiscard]] FilePtr file(int fd) const;  // null: none
   [[nodiscard]] bool anything_ready() const;
   [[nodiscard]] int open_of(FileKind kind) const;
+  // Which ones, for people.
+  [[nodiscard]] std::string describe(FileKind kind) const;
+  // The one of that kind that was made last; null: none is open.
+  [[nodiscard]] FilePtr newest(FileKind kind) const;
   [[nodiscard]] std::size_t open() const { return files_.size(); }
   void set_creating(bool creating) { creating_ = creating; }
+  // Descriptors that are not open are errors, as of the real kernel; else an invariant does not
+  // hold: no master has a reason to try.
+  void set_forgiving() { forgiving_ = true; }
   void strike_in(std::uint64_t steps) { strike_in_ = steps; }
   // Everything it has is closed, and every verb does nothing from now on.
   void die();
@@ -112,7 +122,6 @@ class SimulatedKernel final : public os::Kernel {
   Pid own_parent() override { return self_->parent; }
   std::uint32_t own_uid() override { return 0; }
   std::optional<os::MemoryUse> memory_of(Pid pid) override;
-  // Its guard always runs the same program.
   std::optional<int> own_program_unless(Pid pid) override;
   Status set_nice(int /*level*/) override { return Ok{}; }
   Result<std::optional<os::SocketMade>> remake_socket(const std::string& path, bool listening,
@@ -148,6 +157,7 @@ class SimulatedKernel final : public os::Kernel {
   bool dead_ = false;
   bool has_read_ = false;  // the snapshot
   bool frozen_ = false;    // it said so, and the guard has not let it go on
+  bool forgiving_ = false;
 };
 
 }  // namespace einhorn::sim

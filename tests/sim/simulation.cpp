@@ -52,6 +52,7 @@ Simulation::Simulation(std::uint64_t seed, std::FILE* out)
       clients_(world_, workers_),
       guard_(world_, [this](const ProcessPtr& process,
                             FilePtr control) { start_master(process, std::move(control), false); }),
+      new_guard_(world_, workers_, guard_),
       invariants_(world_, guard_) {}
 
 Simulation::~Simulation() {
@@ -61,15 +62,8 @@ Simulation::~Simulation() {
 }
 
 void Simulation::set_up() {
-  world_.on_child_ended = [this](const ProcessPtr& child) {
-    for (const auto& master : masters_) {
-      if (master->process() == child) {
-        master->on_ended();
-      }
-    }
-    workers_.forget(child);
-    guard_.on_child_ended(child);
-  };
+  world_.on_ended = [this](const ProcessPtr& process) { on_ended(process); };
+  world_.on_child_ended = [this](const ProcessPtr& child) { guard_.on_child_ended(child); };
   world_.on_signal = [this](const ProcessPtr& to, int signal) {
     if (to->kind == ProcessKind::kWorker || to->kind == ProcessKind::kHelper) {
       workers_.on_signal(to, signal);
@@ -77,17 +71,42 @@ void Simulation::set_up() {
   };
   auto snapshot = std::make_shared<Memory>(world_.census);
   snapshot->write(Memory::kPage, wire::encode_journal(first_snapshot(world_.plan)));
-  guard_.store(std::move(snapshot), "snapshot");
-  guard_.store(command_, "command");
-  guard_.store(notify_, "notify");
+  GuardProcess::Kept kept = {
+      {"snapshot", std::move(snapshot)}, {"command", command_}, {"notify", notify_}};
   for (std::uint32_t i = 0; i < world_.plan.listeners; ++i) {
-    guard_.store(std::make_shared<Service>(world_.census, i), "listen:" + std::to_string(i));
+    kept.emplace_back("listen:" + std::to_string(i), std::make_shared<Service>(world_.census, i));
+  }
+  guard_.begin(world_.start_process(ProcessKind::kGuard, 1), std::move(kept), nullptr);
+}
+
+void Simulation::on_ended(const ProcessPtr& process) {
+  for (const auto& master : masters_) {
+    if (master->process() == process) {
+      master->on_ended();
+    }
+  }
+  workers_.forget(process);
+  new_guard_.on_ended(process);
+  if (process->kind != ProcessKind::kGuard && process->kind != ProcessKind::kMaster) {
+    return;
+  }
+  if (!guard_.alive() && !world_.has_living(ProcessKind::kMaster)) {
+    world_.over = true;
+    lost_ = lost_ || guard_.word() < 0;
+    return;
+  }
+  if (!guard_.alive()) {
+    new_guard_.plan();
+    if (world_.random.chance(990)) {
+      for (const auto& master : masters_) {
+        master->kernel().strike_in(0);  // with the guard dead that would mostly be the end of all
+      }
+    }
   }
 }
 
 void Simulation::live() {
   set_up();
-  guard_.run();
   plan_blow();
   run_until(world_.now() + world_.plan.chaos);
   if (!world_.over) {
@@ -123,8 +142,7 @@ bool Simulation::step(Instant until) {
       world_.has_events() ? std::optional(world_.next_event()) : std::nullopt;
   if (event && *event <= until && (!wakes || *event <= *wakes)) {
     world_.run_event();
-    guard_.poke();
-    clients_.poke();
+    poke();
     return true;
   }
   if (wakes && *wakes <= until) {
@@ -154,10 +172,14 @@ void Simulation::turn(MasterProcess& master) {
   if (master.gone()) {
     after_kill();
   } else if (master.turns() != before) {
-    invariants_.after_turn(master, workers_.living(),
-                           guard_.master() == master.process()->pid && guard_.has_acting_master());
+    invariants_.after_turn(master, workers_.living(), acting() == &master);
   }
+  poke();
+}
+
+void Simulation::poke() {
   guard_.poke();
+  new_guard_.poke();
   clients_.poke();
 }
 
@@ -175,12 +197,24 @@ MasterProcess* Simulation::of(const SimulatedKernel& kernel) {
 }
 
 MasterProcess* Simulation::acting() {
+  MasterProcess* found = nullptr;
   for (const auto& master : masters_) {
-    if (!master->gone() && master->created() && master->process()->pid == guard_.master()) {
-      return master.get();
+    if (master->gone() || !master->created()) {
+      continue;
     }
+    if (guard_.alive()) {
+      if (master->process()->pid == guard_.master() && guard_.has_acting_master()) {
+        return master.get();
+      }
+      continue;
+    }
+    // Without a guard there is one, but for a successor that is about to be ended.
+    if (found != nullptr) {
+      return nullptr;
+    }
+    found = master.get();
   }
-  return nullptr;
+  return found;
 }
 
 MasterProcess* Simulation::any_master() {
@@ -204,7 +238,7 @@ void Simulation::start_master(const ProcessPtr& process, FilePtr control, bool s
       create_master(process);
     }
   });
-  if (world_.faults && world_.random.chance(50)) {
+  if (world_.faults && guard_.alive() && world_.random.chance(50)) {
     master->kernel().strike_in(1 + world_.random.below(120));  // in the middle of its start
   }
 }
@@ -224,12 +258,14 @@ void Simulation::create_master(const ProcessPtr& process) {
 }
 
 void Simulation::on_strike(SimulatedKernel& at) {
-  world_.note("fault", "kill -9 of master " + std::to_string(at.process()->pid) + " at a call");
-  kill(*of(at));
+  const bool aborts = world_.random.chance(300);
+  world_.note("fault", std::string(aborts ? "abort" : "kill -9") + " of master " +
+                           std::to_string(at.process()->pid) + " at a call");
+  kill(*of(at), aborts ? os::Ended{3, SIGABRT} : os::Ended{2, SIGKILL});
 }
 
-void Simulation::kill(MasterProcess& master) {
-  world_.end(master.process(), {2, SIGKILL});
+void Simulation::kill(MasterProcess& master, os::Ended how) {
+  world_.end(master.process(), how);
   after_kill();
 }
 
@@ -288,7 +324,8 @@ Result<os::Spawned> Simulation::start_beside(SimulatedKernel& by, const os::Spaw
   }
   const bool check = spec.descriptors.empty();
   const ProcessPtr process =
-      world_.start_process(check ? ProcessKind::kCheck : ProcessKind::kMaster, World::kGuardPid);
+      world_.start_process(check ? ProcessKind::kCheck : ProcessKind::kMaster, by.own_parent());
+  process->program = world_.program;
   os::Spawned spawned;
   spawned.pid = process->pid;
   spawned.pidfd = by.adopt(std::make_shared<Pidfd>(world_.census, process));
@@ -315,7 +352,7 @@ Result<os::Spawned> Simulation::start_beside(SimulatedKernel& by, const os::Spaw
 
 void Simulation::on_master_signals(SimulatedKernel& by, const ProcessPtr& to, int signal,
                                    bool by_pidfd) {
-  invariants_.on_signal(to, signal, by_pidfd, of(by)->pool());
+  invariants_.on_signal(by, to, signal, by_pidfd, of(by)->pool());
 }
 
 void Simulation::on_master_writes(SimulatedKernel& by, std::string_view bytes) {

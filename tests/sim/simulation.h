@@ -13,9 +13,10 @@
 #include <vector>
 
 #include "sim/clients.h"
-#include "sim/guard_model.h"
+#include "sim/guard_process.h"
 #include "sim/invariants.h"
 #include "sim/master_process.h"
+#include "sim/new_guard.h"
 #include "sim/workers.h"
 #include "sim/world.h"
 
@@ -60,6 +61,8 @@ class Simulation final : public Host {
   void plan_blow();
   void blow(Blow kind);
   void blow_at_requests(Blow kind);
+  bool may_kill_master();
+  bool may_kill_guard();
   void calm();
   void settle();
   void rest();
@@ -69,11 +72,13 @@ class Simulation final : public Host {
   bool step(Instant until);
   void run_until(Instant until);
   void turn(MasterProcess& master);
+  void poke();
   void start_master(const ProcessPtr& process, FilePtr control, bool successor);
   void create_master(const ProcessPtr& process);
   Result<os::Spawned> start_beside(SimulatedKernel& by, const os::SpawnSpec& spec);
   WorkerId worker_of(SimulatedKernel& by, const os::SpawnSpec& spec);
-  void kill(MasterProcess& master);
+  void kill(MasterProcess& master, os::Ended how);
+  void on_ended(const ProcessPtr& process);
   void after_kill();
   MasterProcess* any_master();
   MasterProcess* of(const SimulatedKernel& kernel);
@@ -85,9 +90,11 @@ class Simulation final : public Host {
   std::shared_ptr<DatagramSocket> notify_;
   Workers workers_;
   Clients clients_;
-  GuardModel guard_;
+  GuardProcess guard_;
+  NewGuard new_guard_;
   Invariants invariants_;
   std::vector<std::unique_ptr<MasterProcess>> masters_;
+  bool lost_ = false;  // guard and masters are dead, and with them the pool
   std::uint64_t masters_started_ = 0;
   std::uint64_t workers_started_ = 0;
   std::uint64_t unknown_epoch_ = std::uint64_t{1} << 60U;

@@ -24,24 +24,60 @@ Result<std::string> Workers::deploy() {
   if (world_.faults && world_.random.chance(30)) {
     return Error{ENOENT, "directory /srv/app", ""};
   }
-  bad_releases_.push_back(world_.faults && world_.random.chance(world_.plan.bad_versions));
-  return std::string(kReleases) + std::to_string(bad_releases_.size() - 1);
+  const bool bad = world_.faults && world_.random.chance(world_.plan.bad_versions);
+  releases_.push_back(!bad                        ? Release::kGood
+                      : world_.random.chance(200) ? Release::kMissing
+                                                  : Release::kBad);
+  return std::string(kReleases) + std::to_string(releases_.size() - 1);
 }
 
 Behaviour Workers::choose(const std::string& directory) {
   if (!world_.faults) {
     return Behaviour::kHealthy;
   }
+  const std::size_t release = release_of(directory);
+  if (release < releases_.size() && releases_[release] == Release::kBad &&
+      world_.random.chance(900)) {
+    return world_.random.pick<Behaviour>({Behaviour::kCrashAtStart, Behaviour::kNeverAck,
+                                          Behaviour::kCrashAfterAck, Behaviour::kCrashLater});
+  }
+  return world_.random.pick(world_.plan.behaviours);
+}
+
+std::size_t Workers::release_of(const std::string& directory) {
   std::size_t release = 0;
   if (directory.starts_with(kReleases)) {
     std::from_chars(directory.data() + kReleases.size(), directory.data() + directory.size(),
                     release);
   }
-  if (release < bad_releases_.size() && bad_releases_[release] && world_.random.chance(900)) {
-    return world_.random.pick<Behaviour>({Behaviour::kCrashAtStart, Behaviour::kNeverAck,
-                                          Behaviour::kCrashAfterAck, Behaviour::kCrashLater});
+  return release;
+}
+
+bool Workers::is_missing(const std::string& directory) const {
+  const std::size_t release = release_of(directory);
+  return release < releases_.size() && releases_[release] == Release::kMissing;
+}
+
+// Any step between the clone and the program, with what it may say.
+Error Workers::failed_stage(const os::SpawnSpec& spec) {
+  switch (world_.random.below(8)) {
+    case 0:
+      return {EPERM, "setpgid", ""};
+    case 1:
+      return {EACCES, "nice", ""};
+    case 2:
+      return {ESRCH, "watch parent", ""};
+    case 3:
+      return {ENOENT, "chdir " + spec.directory, ""};
+    case 4:
+      return {EMFILE, "pass descriptors", ""};
+    case 5:
+      return {E2BIG, "exec " + spec.program, ""};
+    case 6:
+      return {ENOENT, "exec " + spec.program, ""};
+    default:
+      return {ENOMEM, "exec " + spec.program, ""};
   }
-  return world_.random.pick(world_.plan.behaviours);
 }
 
 Workers::Model* Workers::find(const ProcessPtr& worker) {
@@ -89,8 +125,12 @@ Result<os::Spawned> Workers::start(SimulatedKernel& by, const os::SpawnSpec& spe
       spawned.failed = Error{EAGAIN, "connect " + spec.connect_to, ""};
     }
   }
-  if (world_.faults && random.chance(world_.plan.stage_failures)) {
-    spawned.failed = Error{EACCES, "exec " + spec.program, ""};
+  if (!spawned.failed) {
+    spawned.failed = refusal(spec);
+  }
+  if (world_.faults && !spawned.failed &&
+      (random.chance(world_.plan.stage_failures) || is_missing(spec.directory))) {
+    spawned.failed = failed_stage(spec);
   }
   if (spawned.failed) {
     world_.note("process", std::to_string(process->pid) + " could not exec");
@@ -135,6 +175,11 @@ void Workers::live(const ProcessPtr& worker, Behaviour behaviour) {
     case Behaviour::kFork:
       ack(worker, soon);
       fork_and_exit(worker, random.duration(seconds{1}, seconds{20}));
+      return;
+    case Behaviour::kLeak:
+      ack(worker, soon);
+      worker->grows = std::uint64_t{1} << (20 + random.below(10));
+      end_after(worker, random.duration(seconds{5}, minutes{2}), {2, SIGKILL}, true);
       return;
     case Behaviour::kHealthy:
     case Behaviour::kHang:

@@ -46,7 +46,13 @@ class Workers {
     bool stopping = false;
   };
 
+  // A release of the program: what runs a bad one mostly fails; of a missing one there is nothing.
+  enum class Release { kGood, kBad, kMissing };
+
   Behaviour choose(const std::string& directory);
+  static std::size_t release_of(const std::string& directory);
+  [[nodiscard]] bool is_missing(const std::string& directory) const;
+  Error failed_stage(const os::SpawnSpec& spec);
   void live(const ProcessPtr& worker, Behaviour behaviour);
   void ack(const ProcessPtr& worker, Duration delay);
   void say(const ProcessPtr& worker);
@@ -59,7 +65,7 @@ class Workers {
   std::shared_ptr<Listener> command_;
   std::shared_ptr<DatagramSocket> notify_;
   std::map<Pid, Model> models_;
-  std::vector<bool> bad_releases_{false};
+  std::vector<Release> releases_{Release::kGood};
 };
 
 }  // namespace einhorn::sim

@@ -1,5 +1,6 @@
 #include "sim/world.h"
 
+#include <algorithm>
 #include <csignal>
 
 #include "base/check.h"
@@ -8,12 +9,6 @@ namespace einhorn::sim {
 
 World::World(std::uint64_t seed, std::FILE* out) : random(seed), trace(out) {
   plan = make_plan(random);
-  auto guard = std::make_shared<Process>();
-  guard->pid = kGuardPid;
-  guard->parent = 1;
-  guard->group = kGuardPid;
-  guard->kind = ProcessKind::kGuard;
-  processes_[kGuardPid] = guard;
 }
 
 void World::at(Instant when, std::function<void()> what) {
@@ -67,6 +62,22 @@ ProcessPtr World::find(Pid pid) const {
   return found == processes_.end() ? nullptr : found->second;
 }
 
+bool World::has_living(ProcessKind kind) const {
+  return std::any_of(processes_.begin(), processes_.end(), [kind](const auto& entry) {
+    return entry.second->kind == kind && !entry.second->dead;
+  });
+}
+
+// Only guards are subreapers.
+Pid World::heir_of(const ProcessPtr& process) const {
+  for (ProcessPtr above = find(process->parent); above != nullptr; above = find(above->parent)) {
+    if (above->kind == ProcessKind::kGuard && !above->dead) {
+      return above->pid;
+    }
+  }
+  return 1;
+}
+
 void World::end(const ProcessPtr& process, os::Ended how) {
   if (process->dead) {
     return;
@@ -74,22 +85,26 @@ void World::end(const ProcessPtr& process, os::Ended how) {
   process->dead = true;
   process->ended = how;
   process->died_at = now_;
-  std::vector<ProcessPtr> zombies;
+  const Pid heir = heir_of(process);
+  std::vector<ProcessPtr> children;
   for (const auto& [pid, child] : processes_) {
     if (child->parent == process->pid) {
-      child->parent = kGuardPid;  // a subreaper
-      if (child->dead) {
-        zombies.push_back(child);
-      }
+      children.push_back(child);
     }
   }
-  for (const ProcessPtr& zombie : zombies) {
-    on_child_ended(zombie);
+  for (const ProcessPtr& child : children) {
+    child->parent = heir;
+    if (child->dead) {
+      heir == 1 ? reap(child) : on_child_ended(child);
+    }
   }
-  if (process->parent == kGuardPid) {
-    on_child_ended(process);
-  } else {
+  on_ended(process);
+  const ProcessPtr parent = find(process->parent);
+  if (parent == nullptr || parent->dead ||
+      (parent->kind != ProcessKind::kGuard && parent->kind != ProcessKind::kMaster)) {
     reap(process);
+  } else if (parent->pid == guard_pid()) {
+    on_child_ended(process);
   }
 }
 

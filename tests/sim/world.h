@@ -33,8 +33,6 @@ class World {
  public:
   World(std::uint64_t seed, std::FILE* out);
 
-  static constexpr Pid kGuardPid = 2;
-
   [[nodiscard]] Instant now() const { return now_; }
   void at(Instant when, std::function<void()> what);
   void after(Duration delay, std::function<void()> what) { at(now_ + delay, std::move(what)); }
@@ -56,11 +54,17 @@ class World {
   void report(std::string_view invariant, const std::string& what);
   void fail_if_reported();
 
+  // The guard that lives; 0: there is none.
+  [[nodiscard]] Pid guard_pid() const { return guard_ && !guard_->dead ? guard_->pid : 0; }
+  void set_guard(ProcessPtr guard) { guard_ = std::move(guard); }
+  [[nodiscard]] bool has_living(ProcessKind kind) const;
+
   ProcessPtr start_process(ProcessKind kind, Pid parent);
   // Null: there is none (any more).
   [[nodiscard]] ProcessPtr find(Pid pid) const;
   [[nodiscard]] const std::map<Pid, ProcessPtr>& processes() const { return processes_; }
-  // A zombie from now on, unless its parent is one that reaps at once.
+  // A zombie from now on if its parent is a guard or a master; all others reap at once. Whoever
+  // loses its parent becomes a child of the guard above it, or of init.
   void end(const ProcessPtr& process, os::Ended how);
   void reap(const ProcessPtr& process);
   // To a process, or to everybody in its group.
@@ -71,7 +75,9 @@ class World {
     ++snapshots_lost;
   }
 
-  // What is told about the end of the guard's children, and about signals to a process.
+  // What is told about every end of a process, about those of the guard's children, and about
+  // signals to a process.
+  std::function<void(const ProcessPtr&)> on_ended;
   std::function<void(const ProcessPtr&)> on_child_ended;
   std::function<void(const ProcessPtr&, int)> on_signal;
 
@@ -87,9 +93,12 @@ class World {
   std::uint64_t snapshots_lost = 0;  // writes that failed
   bool no_descriptors = false;
   bool no_processes = false;
-  bool over = false;  // the guard has left
+  int program = 0;    // the version of Einhorn that is installed
+  bool over = false;  // guard and masters have left
 
  private:
+  [[nodiscard]] Pid heir_of(const ProcessPtr& process) const;
+
   struct Event {
     Instant at;
     std::uint64_t order = 0;
@@ -103,6 +112,7 @@ class World {
   std::uint64_t next_order_ = 0;
   std::priority_queue<Event> events_;
   std::map<Pid, ProcessPtr> processes_;
+  ProcessPtr guard_;
   Pid last_given_ = 99;
   std::optional<Violation> reported_;
 };

@@ -364,7 +364,8 @@ void GuardTest::start() {
     dup2(ends[1], STDERR_FILENO);
     close(listener_.release());
     plan_->program = ::open("/proc/self/exe", O_PATH | O_CLOEXEC);
-    auto guard = std::make_unique<Guard>(*plan_);
+    auto system = std::make_unique<LinuxSystem>(*plan_);
+    auto guard = std::make_unique<Guard>(*system);
     std::string extra = "PUPPET=1";
     if (prepare) {
       prepare(*plan_, *guard);

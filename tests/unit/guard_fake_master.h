@@ -23,6 +23,7 @@
 #include <gtest/gtest.h>
 
 #include "guard/guard.h"
+#include "guard/linux_system.h"
 #include "os/unique_fd.h"
 
 namespace einhorn::guard::testing {

@@ -2,6 +2,7 @@
 // goes. In all of these tests the guard is ended by any allocation once it runs.
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -276,6 +277,63 @@ TEST_F(GuardTest, TellsTheNextMasterWhatTheLastOneDidNotActOn) {
   Puppet second = ready_master();
   EXPECT_EQ(second.next().text, "X_EINHORN_SIGNAL=" + std::to_string(SIGTERM));
   EXPECT_TRUE(second.is_silent(50)) << "HUP had been acted on";
+}
+
+// --- hand-off
+// -----------------------------------------------------------------------------------------
+class HandOff : public GuardTest {
+ protected:
+  // A successor of that master: a process, and our end of its socket. It says that it is up.
+  pid_t begin(Puppet& old) {
+    std::array<int, 2> pair{};
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair.data()),
+              0);
+    const pid_t successor = old.child();
+    old.tell("X_EINHORN_SUCCESSOR=" + std::to_string(successor), pair[0]);
+    close(pair[0]);
+    ours_.reset(pair[1]);
+    say("X_EINHORN_HELLO=1");
+    EXPECT_EQ(old.next().text, "X_EINHORN_FREEZE=1");
+    return successor;
+  }
+  void say(const std::string& text) {
+    EXPECT_EQ(write(ours_.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  std::string hear() {
+    std::array<char, 256> text{};
+    ssize_t count = -1;
+    EXPECT_TRUE(
+        comes_true([&] { return (count = read(ours_.get(), text.data(), text.size())) > 0; }));
+    return {text.data(), static_cast<std::size_t>(std::max<ssize_t>(count, 0))};
+  }
+
+ private:
+  os::UniqueFd ours_;
+};
+
+TEST_F(HandOff, ASuccessorThatWasToldToGoIsTheMasterWhenTheOldOneDies) {
+  start();
+  Puppet old = ready_master();
+  const pid_t successor = begin(old);
+  old.tell("X_EINHORN_FROZEN=1");
+  EXPECT_EQ(hear(), "X_EINHORN_GO=2");
+  old.kill();
+  EXPECT_TRUE(log_says("died during a hand-off; pid " + std::to_string(successor) + " goes on"));
+  EXPECT_NE(process_state(successor), 'Z') << "it may have begun to act";
+  say("READY=1");
+  signal(SIGHUP);
+  EXPECT_EQ(hear(), "X_EINHORN_SIGNAL=" + std::to_string(SIGHUP));
+  kill(successor, SIGKILL);
+  ready_master();
+}
+
+TEST_F(HandOff, ASuccessorThatWasToldNothingIsEndedWhenTheOldOneDies) {
+  start();
+  Puppet old = ready_master();
+  const pid_t successor = begin(old);
+  old.kill();
+  Puppet next = ready_master();
+  EXPECT_EQ(next.next().text, exited(successor, CLD_KILLED, SIGKILL));
 }
 
 // --- the dead

@@ -2,6 +2,12 @@
 // file instantiates it with its own kernel:
 //
 //   INSTANTIATE_TEST_SUITE_P(Linux, KernelContract, ::testing::Values(&make_linux_world));
+//
+// The real one: tests/unit/os_kernel_linux_test.cpp. The simulated one:
+// tests/sim/kernel_contract_test.cpp. Not in here, and tested with the real one alone, is what
+// the simulated machine does not have: files with their links and permissions (remove_file,
+// open_log, resolve_directory, find_program), what the inside of a child sees (its directory,
+// environment, descriptors, priority, signal mask), and which program a process executes.
 #pragma once
 
 #include <algorithm>
@@ -233,6 +239,41 @@ TEST_P(KernelContract, MessagesKeepTheirBoundsAndBringDescriptors) {
   kernel().close(outer);
 }
 
+TEST_P(KernelContract, AStreamBringsDescriptorsToo) {
+  const auto [left, right] = world().stream_pair();
+  const auto [inner, outer] = world().stream_pair();
+  EXPECT_EQ(kernel().receive(right).kind, Kind::kWouldBlock);
+  ASSERT_EQ(kernel().send(left, "names\n", std::array{inner}).kind, Kind::kDone);
+  kernel().close(inner);
+  const Message message = kernel().receive(right);
+  EXPECT_EQ(message.kind, Kind::kDone);
+  EXPECT_EQ(message.text, "names\n");
+  ASSERT_EQ(message.fds.size(), 1u);
+  ASSERT_EQ(kernel().write(message.fds[0], "through").kind, Kind::kDone);
+  EXPECT_EQ(read_some(outer), "through");
+  kernel().close(left);
+  EXPECT_EQ(kernel().receive(right).kind, Kind::kClosed);
+  for (const int fd : {right, outer, message.fds[0]}) {
+    kernel().close(fd);
+  }
+}
+
+TEST_P(KernelContract, SocketPairsCarryMessages) {
+  const Result<std::pair<int, int>> pair = kernel().socket_pair();
+  ASSERT_TRUE(pair.has_value());
+  ASSERT_EQ(kernel().send(pair->first, "one", {}).kind, Kind::kDone);
+  ASSERT_EQ(kernel().send(pair->first, "two", {}).kind, Kind::kDone);
+  EXPECT_EQ(kernel().receive(pair->second).text, "one");
+  EXPECT_EQ(kernel().receive(pair->second).text, "two");
+  EXPECT_EQ(kernel().receive(pair->second).kind, Kind::kWouldBlock);
+  // What was said before the end is still heard.
+  ASSERT_EQ(kernel().send(pair->first, "last", {}).kind, Kind::kDone);
+  kernel().close(pair->first);
+  EXPECT_EQ(kernel().receive(pair->second).text, "last");
+  EXPECT_EQ(kernel().receive(pair->second).kind, Kind::kClosed);
+  kernel().close(pair->second);
+}
+
 TEST_P(KernelContract, SendingToAFullSocketWouldBlock) {
   const auto [left, right] = world().packet_pair();
   const std::string message(1000, 'm');
@@ -389,6 +430,38 @@ TEST_P(KernelContract, AFailedExecIsKnownAtOnceAndStillHasToBeReaped) {
   EXPECT_EQ(ended.code, CLD_EXITED);
   EXPECT_EQ(ended.status, 127);
   kernel().close(spawned.pidfd);
+}
+
+TEST_P(KernelContract, ArgumentsThatAreTooLongFailAtTheExec) {
+  SpawnSpec spec = world().exits_with(0);
+  spec.arguments.emplace_back(std::size_t{1} << 20U, 'x');
+  const Spawned spawned = spawn(spec);
+  ASSERT_TRUE(spawned.failed.has_value());
+  EXPECT_EQ(spawned.failed->code, E2BIG);
+  EXPECT_EQ(end_of(spawned).status, 127);
+  kernel().close(spawned.pidfd);
+}
+
+TEST_P(KernelContract, AProcessThatIsDeadAlreadyIsReadyAtOnce) {
+  const Spawned spawned = spawn(world().exits_with(1));
+  ASSERT_TRUE(kernel().watch(spawned.pidfd, 4, {true, false}).has_value());
+  ASSERT_EQ(wait().size(), 1u);
+  kernel().unwatch(spawned.pidfd);
+  ASSERT_TRUE(kernel().watch(spawned.pidfd, 5, {true, false}).has_value());
+  const std::vector<Ready> again = wait(Duration::zero());
+  ASSERT_EQ(again.size(), 1u) << "it is not told once only";
+  EXPECT_EQ(again[0].token, 5u);
+  EXPECT_TRUE(kernel().reap(spawned.pid).has_value());
+  EXPECT_EQ(wait(Duration::zero()).size(), 1u) << "also after it was reaped";
+  kernel().close(spawned.pidfd);
+}
+
+TEST_P(KernelContract, NothingIsWrittenToWhatIsGone) {
+  const Result<int> file = kernel().create_memory("contract");
+  ASSERT_TRUE(file.has_value());
+  kernel().close(*file);
+  EXPECT_FALSE(kernel().map_note(*file).has_value());
+  EXPECT_FALSE(kernel().watch(*file, 1, {true, false}).has_value());
 }
 
 TEST_P(KernelContract, TheKernelWritesThePidIntoTheNote) {

@@ -1,4 +1,4 @@
-// What the guard says to the world: its log, its service manager, its files.
+// What others see of the guard: its log, its files, its word to the service manager.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
@@ -15,35 +15,32 @@
 #include <cstdio>
 #include <cstring>
 
-#include "guard/guard.h"
+#include "guard/linux_system.h"
 #include "guard/messages.h"
 #include "os/linux/retry.h"
 #include "os/own_file.h"
 
 namespace einhorn::guard {
 
-void Guard::write_pidfile() {
+void LinuxSystem::write_pid_file() {
   if (plan_.pidfile[0] == '\0') {
     return;
   }
   const os::OpenedFile file = os::open_own_file(plan_.pidfile.data(), 0644);
   const int fd = file.fd;
   if (fd < 0) {
-    say("ERROR: can't write %s: %s", plan_.pidfile.data(), os::reason_of(file));
+    complain("ERROR: can't write %s: %s", plan_.pidfile.data(), os::reason_of(file));
     return;
   }
   std::array<char, 16> text;
   const int length = std::snprintf(text.data(), text.size(), "%d", getpid());
   if (ftruncate(fd, 0) != 0 || write(fd, text.data(), static_cast<std::size_t>(length)) != length) {
-    say("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
+    complain("ERROR: can't write %s: %s", plan_.pidfile.data(), strerrordesc_np(errno));
   }
   close(fd);
 }
 
-void Guard::remove_files() {
-  if (plan_.predecessor >= 0) {
-    return;  // nothing was taken over: it is all still the other one's
-  }
+void LinuxSystem::remove_files() {
   if (plan_.pidfile[0] != '\0') {
     // Only our own: somebody may have replaced it.
     std::array<char, 16> text{};
@@ -69,7 +66,7 @@ void Guard::remove_files() {
 }
 
 // One datagram to the service manager that started us, if there is one.
-void Guard::tell_manager(const char* text) {
+void LinuxSystem::tell_manager(const char* text) {
   if (plan_.notify_socket[0] == '\0') {
     return;
   }
@@ -89,7 +86,7 @@ void Guard::tell_manager(const char* text) {
   }
 }
 
-std::uint64_t Guard::set_soft_descriptors(std::uint64_t limit) {
+std::uint64_t LinuxSystem::set_soft_descriptors(std::uint64_t limit) {
   rlimit descriptors{};
   if (limit == 0 || getrlimit(RLIMIT_NOFILE, &descriptors) != 0) {
     return 0;
@@ -100,20 +97,26 @@ std::uint64_t Guard::set_soft_descriptors(std::uint64_t limit) {
   return before;
 }
 
-// A line of the log, where and as the master writes it.
-void Guard::say(const char* format, ...) {
+void LinuxSystem::complain(const char* format, ...) {
   std::array<char, 512> message;
   va_list arguments;
   va_start(arguments, format);
   std::vsnprintf(message.data(), message.size(), format, arguments);
   va_end(arguments);
+  say(message.data());
+}
+
+// A line of the log, where and as the master writes it.
+void LinuxSystem::say(const char* message) {
   std::array<char, 1024> line;
   int length = 0;
   if (plan_.log_json) {
-    for (char& letter : message) {
-      if (letter == '"' || letter == '\\' || (letter > '\0' && letter < ' ')) {
-        letter = '\'';  // our own texts and paths: nothing that would need more than this
-      }
+    std::array<char, 512> escaped{};
+    for (std::size_t i = 0; i + 1 < escaped.size() && message[i] != '\0'; ++i) {
+      const bool special =
+          message[i] == '"' || message[i] == '\\' || (message[i] > '\0' && message[i] < ' ');
+      // Our own texts and paths: nothing that would need more than this.
+      escaped[i] = special ? '\'' : message[i];
     }
     timespec time{};
     clock_gettime(CLOCK_REALTIME, &time);
@@ -123,9 +126,9 @@ void Guard::say(const char* format, ...) {
                            "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ\",\"level\":\"error\","
                            "\"event\":\"guard\",\"master\":%d,\"message\":\"%s\"}\n",
                            utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
-                           utc.tm_sec, time.tv_nsec, getpid(), message.data());
+                           utc.tm_sec, time.tv_nsec, getpid(), escaped.data());
   } else {
-    length = std::snprintf(line.data(), line.size(), "[GUARD %d] %s\n", getpid(), message.data());
+    length = std::snprintf(line.data(), line.size(), "[GUARD %d] %s\n", getpid(), message);
   }
   int fd = STDERR_FILENO;
   if (plan_.log_file[0] != '\0') {
