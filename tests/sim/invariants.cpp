@@ -423,8 +423,7 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
       guard_.stored_count() <= 20 + static_cast<std::size_t>(world_.census.of(FileKind::kStream)),
       "bounded", "the guard keeps more and more");
   const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
-  world_.expect(memory->size() < kMostSnapshotBytes, "bounded",
-                "the snapshot grows without end");
+  world_.expect(memory->size() < kMostSnapshotBytes, "bounded", "the snapshot grows without end");
 }
 
 void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living,
