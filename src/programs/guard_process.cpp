@@ -57,8 +57,7 @@ std::string shown_name(const wire::Settings& settings) {
 
 }  // namespace
 
-int run_guard(master::Boot boot, const guard::Renewal* renewal, const Birth& birth,
-              Title& title) {
+int run_guard(master::Boot boot, const guard::Renewal* renewal, const Birth& birth, Title& title) {
   if (renewal != nullptr && renewal->how == 2 &&
       master::leave_to_ruby(boot, renewal->master, renewal->control) == os::MasterIs::kGone) {
     renewal = nullptr;  // it could not be done, and the master has left: start one again

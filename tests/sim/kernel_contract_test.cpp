@@ -51,7 +51,8 @@ class SimulatedWorld final : public World, public sim::Host {
   Result<Spawned> start_program(sim::SimulatedKernel& by, const SpawnSpec& spec) override {
     const sim::ProcessPtr process =
         world_.start_process(sim::ProcessKind::kWorker, spec.sibling ? 1 : by.own_pid());
-    Spawned spawned{process->pid, -1, std::nullopt};
+    Spawned spawned;
+    spawned.pid = process->pid;
     spawned.pidfd = by.adopt(std::make_shared<sim::Pidfd>(world_.census, process));
     if (spec.note != nullptr) {
       spec.note->pid = process->pid;
