@@ -10,28 +10,27 @@
 // KEY=VALUE, as in the notification protocol of systemd's service manager, descriptors attached.
 //
 //   master to guard
-//     READY=1                               it has read the snapshot and acts
-//     FDSTORE=1, FDNAME=name                keep the attached descriptor; a name kept before is
-//     replaced FDSTOREREMOVE=1, FDNAME=name          forget it X_EINHORN_SIGNALED=n what that
-//     signal asked for is done and written down X_EINHORN_REAP=pid                    that child is
-//     dead: say how it ended EXIT_STATUS=n                         the master's word: when it
-//     exits, exit with n X_EINHORN_SUCCESSOR=pid               that child is to be the next master;
-//     attached: the guard's end of
-//                                           a socket pair whose other end it has
-//     X_EINHORN_FROZEN=1                    all is written down; it does nothing more
-//     X_EINHORN_RENEW=1                     attached: the program to become, in this pid, with
-//     everything kept X_EINHORN_RENEW=2                     the same, to leave the pool to
-//     --reexec-as in this pid
+//     READY=1                    it has read the snapshot and acts
+//     FDSTORE=1, FDNAME=name     keep the attached descriptor; a name kept before is replaced
+//     FDSTOREREMOVE=1, FDNAME=name  forget it
+//     X_EINHORN_SIGNALED=n       what that signal asked for is done and written down
+//     X_EINHORN_REAP=pid         that child is dead: say how it ended
+//     EXIT_STATUS=n              the master's word: when it exits, exit with n
+//     X_EINHORN_SUCCESSOR=pid    that child is to be the next master; attached: the guard's end
+//                                of a socket pair whose other end it has
+//     X_EINHORN_FROZEN=1         all is written down; it does nothing more
+//     X_EINHORN_RENEW=1          attached: the program to become, in this pid, with everything kept
+//     X_EINHORN_RENEW=2          the same, to leave the pool to --reexec-as in this pid
 //   successor to guard
-//     X_EINHORN_HELLO=1                     it is up and waits for X_EINHORN_GO
+//     X_EINHORN_HELLO=1          it is up and waits for X_EINHORN_GO
 //   guard to master
-//     X_EINHORN_FDS=1, a name a line        the descriptors kept, attached in that order
-//     X_EINHORN_GO=1                        that was all: read the snapshot and act (2: as a
-//     successor) X_EINHORN_FREEZE=1                    the successor is up: stop acting, say FROZEN
-//     X_EINHORN_THAW=1                      the successor is gone: act again
-//     X_EINHORN_LEAVE=1                     the successor acts: leave
-//     X_EINHORN_EXITED=pid code status      a child ended: code and status as in siginfo_t
-//     X_EINHORN_SIGNAL=n                    the guard got that signal
+//     X_EINHORN_FDS=1, a name a line  the descriptors kept, attached in that order
+//     X_EINHORN_GO=1             that was all: read the snapshot and act (2: as a successor)
+//     X_EINHORN_FREEZE=1         the successor is up: stop acting, say FROZEN
+//     X_EINHORN_THAW=1           the successor is gone: act again
+//     X_EINHORN_LEAVE=1          the successor acts: leave
+//     X_EINHORN_EXITED=pid code status  a child ended: code and status as in siginfo_t
+//     X_EINHORN_SIGNAL=n         the guard got that signal
 //
 // Hand-off: SUCCESSOR, HELLO, FREEZE, FROZEN, descriptors and GO, READY, LEAVE. While a master is
 // frozen it is told nothing; if the successor dies before its READY the old one is thawed. If the

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "fuzz.h"
+#include "guard/linux_system.h"
 #include "os/unique_fd.h"
 
 namespace einhorn::fuzz {
@@ -155,7 +156,8 @@ void run(std::string_view input) {
     plan->arguments = arguments.data();
     plan->environment = environment.data();
     std::memcpy(plan->log_file.data(), "/dev/null", 10);
-    auto guard = std::make_unique<guard::Guard>(*plan);
+    guard::LinuxSystem system(*plan);
+    auto guard = std::make_unique<guard::Guard>(system);
     guard->adopt(master, first.guard, 0);
     holds(guard->run() == kWord, "the guard ends with its master's word");
   }
