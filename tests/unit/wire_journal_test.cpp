@@ -235,9 +235,24 @@ std::string read_file(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// What the first ones do not say has its default.
-Snapshot before_quick_deaths() {
+// What the earlier ones do not say has its default.
+Snapshot before_interception() {
   Snapshot snapshot = full_snapshot();
+  const Settings defaults;
+  snapshot.settings.intercept = defaults.intercept;
+  snapshot.settings.intercept_all = defaults.intercept_all;
+  snapshot.settings.intercept_io_uring = defaults.intercept_io_uring;
+  snapshot.settings.intercept_rules = defaults.intercept_rules;
+  snapshot.settings.intercept_library = defaults.intercept_library;
+  for (ListenerRecord& listener : snapshot.listeners) {
+    listener.backlog = ListenerRecord().backlog;
+    listener.backup = ListenerRecord().backup;
+  }
+  return snapshot;
+}
+
+Snapshot before_quick_deaths() {
+  Snapshot snapshot = before_interception();
   snapshot.ledger.quick_deaths = 0;
   snapshot.ledger.quick_deaths_since = {};
   for (auto& [epoch, record] : snapshot.workers) {
@@ -252,7 +267,8 @@ TEST(GoldenSnapshot, OfEveryReleaseIsRead) {
   }
   for (const auto& [name, wanted] :
        {std::pair("snapshot-0.1.0.bin", before_quick_deaths()),
-        std::pair("snapshot-0.1.0-quick-deaths.bin", full_snapshot())}) {
+        std::pair("snapshot-0.1.0-quick-deaths.bin", before_interception()),
+        std::pair("snapshot-0.1.0-intercept.bin", full_snapshot())}) {
     const std::string bytes = read_file(unit::data_folder() / name);
     ASSERT_GT(bytes.size(), kJournalStart) << name;
     const Result<Snapshot> snapshot = decode_snapshot(bytes);
