@@ -244,7 +244,7 @@ Snapshot before_interception() {
   snapshot.settings.intercept_io_uring = defaults.intercept_io_uring;
   snapshot.settings.intercept_rules = defaults.intercept_rules;
   snapshot.settings.intercept_library = defaults.intercept_library;
-  for (ListenerRecord& listener : snapshot.listeners) {
+  for (auto& [index, listener] : snapshot.listeners) {
     listener.backlog = ListenerRecord().backlog;
     listener.backup = ListenerRecord().backup;
   }
