@@ -57,6 +57,11 @@ class StubKernel : public os::Kernel {
   std::optional<os::MemoryUse> memory_of(Pid /*pid*/) override { return std::nullopt; }
   bool runs_as(Pid /*pid*/, std::uint32_t /*uid*/) override { return false; }
   Status set_nice(int /*level*/) override { return Ok{}; }
+  Result<std::optional<os::SocketMade>> remake_socket(const std::string& /*path*/,
+                                                      bool /*listening*/, std::uint32_t /*mode*/,
+                                                      const std::string& /*group*/) override {
+    return std::optional<os::SocketMade>();
+  }
   void remove_file(const std::string& /*path*/, std::uint64_t /*device*/,
                    std::uint64_t /*inode*/) override {}
   Result<std::string> current_directory() override { return std::string("/"); }

@@ -389,7 +389,9 @@ void Invariants::check_bounds(const wire::Snapshot& snapshot) {
                 "bounded",
                 "the journal has " + std::to_string(snapshot.journal_bytes) + " bytes, and " +
                     std::to_string(fresh) + " would do");
-  world_.expect(snapshot.programs.size() <= snapshot.workers.size() + 4, "bounded",
+  // Those that no worker has any more go with the next upgrade.
+  most_workers_ = std::max(most_workers_, snapshot.workers.size());
+  world_.expect(snapshot.programs.size() <= most_workers_ + 6, "bounded",
                 std::to_string(snapshot.programs.size()) + " versions are kept");
 }
 

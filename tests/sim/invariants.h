@@ -93,6 +93,7 @@ class Invariants {
   // The last snapshot that was read, and where: reading takes long.
   wire::Snapshot read_;
   std::pair<std::uint64_t, std::uint64_t> read_at_;
+  std::size_t most_workers_ = 0;
   ProcessPtr actor_;
   std::vector<std::pair<ProcessPtr, ProcessPtr>> relieved_;  // who acted, and who acts since
 };
