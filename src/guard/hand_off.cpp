@@ -18,10 +18,9 @@ std::size_t Guard::on_hand_off_message(Child& from, const Message& message, std:
       message.fd_count == 1 && successor_.pid < 0) {
     Death death;
     const Look look = system_.look_at(number, death);
-    if (number <= 0 || look == Look::kNoChild) {
-      // It died before we knew what it was, and was reaped as anybody: its pid is not its own now.
-      tell_master("X_EINHORN_THAW=1");
-    } else {
+    // One that is no child of ours any more died before we knew what it was, and was reaped as
+    // anybody. The master was told of its end then: a THAW now could hit its next hand-off.
+    if (number > 0 && look != Look::kNoChild) {
       system_.set_nonblocking(message.fds[0]);
       successor_ = Child{number, message.fds[0], false, false, system_.now_ns()};
       handed_ = false;

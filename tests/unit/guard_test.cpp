@@ -336,6 +336,20 @@ TEST_F(HandOff, ASuccessorThatWasToldNothingIsEndedWhenTheOldOneDies) {
   EXPECT_EQ(next.next().text, exited(successor, CLD_KILLED, SIGKILL));
 }
 
+TEST_F(HandOff, OfASuccessorWhoseEndWasToldAlreadyNothingMoreIsSaid) {
+  start();
+  Puppet old = ready_master();
+  const pid_t successor = old.child();
+  ASSERT_EQ(kill(successor, SIGKILL), 0);
+  EXPECT_EQ(old.next().text, exited(successor, CLD_KILLED, SIGKILL));
+  std::array<int, 2> pair{};
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.data()), 0);
+  old.tell("X_EINHORN_SUCCESSOR=" + std::to_string(successor), pair[0]);
+  EXPECT_TRUE(old.is_silent(100)) << "the master may have begun another hand-off by now";
+  close(pair[0]);
+  close(pair[1]);
+}
+
 // --- the dead
 // -------------------------------------------------------------------------------------
 TEST_F(GuardTest, TellsHowChildrenEndedAndReapsThem) {
