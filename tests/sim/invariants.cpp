@@ -17,6 +17,7 @@ constexpr std::size_t kLongestTurn = 256 * 1024;  // what one turn may append
 constexpr int kMostClients = 100;
 constexpr Duration kShortestPause = std::chrono::milliseconds{500};
 constexpr Duration kKillAfterMissedAck = seconds{10};
+constexpr std::size_t kWorkerBytes = 4096;           // of the snapshot, garbage included
 constexpr std::size_t kMostSnapshotBytes = 700'000;  // twice the biggest fresh one and the slack
 constexpr std::size_t kMostUnsent = 192 * 1024;      // of one client
 constexpr Duration kLate = seconds{1};               // more than any turn takes
@@ -425,7 +426,8 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
       guard_.stored_count() <= 20 + static_cast<std::size_t>(world_.census.of(FileKind::kStream)),
       "bounded", "the guard keeps more and more");
   const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
-  world_.expect(memory->size() < kMostSnapshotBytes, "bounded", "the snapshot grows without end");
+  world_.expect(memory->size() < kMostSnapshotBytes + pool.alive() * kWorkerBytes, "bounded",
+                "the snapshot grows without end");
 }
 
 void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living,
