@@ -3,13 +3,15 @@ load, and no request lost. The queue worker: every job is done, and once."""
 
 import signal
 import socket
+import subprocess
 
 import pytest
 from harness import Pool, wait_until
 from harness.programs import ROOT, einhorn_command
 from sdk.scenario import GO_ENV, request
 
-SERVERS = ("node-http", "go-http", "python-asyncio", "gunicorn", "nginx", "haproxy")
+SERVERS = ("node-http", "node-express", "go-http", "python-asyncio", "gunicorn", "uwsgi", "puma", "thin")
+SERVERS += ("unicorn", "starlet", "java", "nginx", "haproxy")
 
 
 class Example(Pool):
@@ -41,26 +43,62 @@ def example(request, make_pool):
         pool.destroy()
 
 
-def test_upgrade_under_load(example, make_load):
-    pool = example
-    pool.wait_socket(deadline=60)  # Go compiles first
-    pool.wait_ready(2)
-    wait_until(lambda: '"hello"' in request(pool.at), 10)
+def upgrade_twice(pool, load):
+    """A smooth upgrade and a fleet upgrade while requests come; the account of them."""
     old = set(pool.pids())
-    load = make_load(pool.at, connections=16, rate=800)
     load.wait_ok(100)
     for version, command in ((1, "upgrade"), (2, "upgrade_fleet")):
-        with pool.client(timeout=30) as client:
+        with pool.client(timeout=60) as client:
             replies = client.conversation({"command": command, "id": version})
         assert replies[-1]["message"] == "Upgrade done"
         state = pool.wait_state(lambda s: [w["version"] for w in s["workers"]] == [version] * 2, 20)
         assert not old & {w["pid"] for w in state["workers"]}
         load.wait_more(100)
-    result = load.stop()
+    return load.stop()
+
+
+def test_upgrade_under_load(example, make_load):
+    pool = example
+    pool.wait_socket(deadline=60)  # Go compiles first
+    pool.wait_ready(2, deadline=60)
+    wait_until(lambda: '"hello"' in request(pool.at), 10)
+    result = upgrade_twice(pool, make_load(pool.at, connections=16, rate=800))
     assert result["failures"] == 0, result
     assert len(result["by_pid"]) >= 5, "old and new ones took part"
     assert pool.stop(signal.SIGINT) == 0
     pool.wait_gone()
+
+
+@pytest.fixture
+def listeners():
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        yield one, two
+
+
+def test_php_fpm_behind_nginx(request, make_pool, listeners, make_load):
+    """FastCGI: nginx, which is not Einhorn's, speaks to whichever php-fpm there is."""
+    behind, before = listeners
+    pool = Example("php-fpm", behind)
+    request.node.pools.append(pool)
+    host, port = before.getsockname()
+    front = subprocess.Popen(
+        [pool.run.replace("/run", "/front")],
+        env={**pool.env, "FRONT": f"{host}:{port}", "NGINX": f"{before.fileno()};"},
+        pass_fds=[before.fileno()],
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        pool.wait_ready(2)
+        load = make_load(f"{host}:{port}", connections=16, rate=400)
+        result = upgrade_twice(pool, load)
+        assert result["failures"] == 0, result
+        assert len(result["by_pid"]) >= 5, "old and new ones took part"
+        assert pool.stop(signal.SIGINT) == 0
+        pool.wait_gone()
+    finally:
+        front.terminate()
+        front.wait(20)
+        pool.destroy()
 
 
 def test_queue_worker(request, make_pool):
