@@ -13,6 +13,10 @@ namespace {
 using std::chrono::hours;
 using std::chrono::milliseconds;
 
+// A life in which so much has happened shows nothing new, and would take minutes.
+constexpr std::uint64_t kMostChaos = 40'000;  // lines of the trace
+constexpr std::size_t kMostWorkers = 400;
+
 wire::Snapshot first_snapshot(const Plan& plan) {
   wire::Snapshot snapshot;
   wire::Settings& settings = snapshot.settings;
@@ -108,7 +112,11 @@ void Simulation::on_ended(const ProcessPtr& process) {
 void Simulation::live() {
   set_up();
   plan_blow();
-  run_until(world_.now() + world_.plan.chaos);
+  const Instant calm_at = world_.now() + world_.plan.chaos;
+  while (!world_.over && world_.now() < calm_at && world_.trace.lines() < kMostChaos &&
+         workers_.living().size() < kMostWorkers) {
+    run_until(std::min(calm_at, world_.now() + milliseconds{500}));
+  }
   if (!world_.over) {
     calm();
     settle();
