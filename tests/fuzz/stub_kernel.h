@@ -26,11 +26,6 @@ class StubKernel : public os::Kernel {
     return {os::Transfer::Kind::kDone, text.size()};
   }
   Result<std::pair<int, int>> socket_pair() override { return absent(); }
-  Result<std::optional<os::SocketMade>> remake_socket(const std::string& /*path*/,
-                                                      bool /*listening*/, std::uint32_t /*mode*/,
-                                                      const std::string& /*group*/) override {
-    return absent();
-  }
   void close(int /*fd*/) override {}
   Result<int> raise(int fd, int /*least*/) override { return fd; }
   os::Transfer write_line(int /*fd*/, std::string_view line) override {
