@@ -24,7 +24,7 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        body = json.dumps({"pid": os.getpid(), "name": server.socket.getsockname()}).encode()
+        body = json.dumps({"pid": os.getpid(), "name": name}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -32,6 +32,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 server = Server((host, port), Handler)
+name = server.socket.getsockname()
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 server.serve_forever(0.02)
 server.server_close()
@@ -141,7 +142,8 @@ def test_upgrades_under_load_lose_nothing(make_pool, make_load):
         pool.wait_state(lambda s, v=version: s["version"] == v and s["upgrade"] is None, 30)
         pool.wait_ready(2)
     load.wait_more(50)
-    assert load.stop()["failures"] == 0
+    result = load.stop()
+    assert result["failures"] == 0, result
 
 
 @pytest.mark.parametrize(
