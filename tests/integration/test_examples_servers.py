@@ -53,10 +53,10 @@ def upgrade_twice(pool, load):
     old = set(pool.pids())
     load.wait_ok(100)
     for version, command in ((1, "upgrade"), (2, "upgrade_fleet")):
-        with pool.client(timeout=60) as client:
+        with pool.client(timeout=120) as client:
             replies = client.conversation({"command": command, "id": version})
         assert replies[-1]["message"] == "Upgrade done"
-        state = pool.wait_state(lambda s: [w["version"] for w in s["workers"]] == [version] * 2, 20)
+        state = pool.wait_state(lambda s: [w["version"] for w in s["workers"]] == [version] * 2, 60)
         assert not old & {w["pid"] for w in state["workers"]}
         load.wait_more(100)
     return load.stop()
@@ -65,7 +65,7 @@ def upgrade_twice(pool, load):
 def test_upgrade_under_load(example, make_load):
     pool = example
     pool.wait_socket(deadline=60)  # Go compiles first
-    pool.wait_ready(2, deadline=60)
+    pool.wait_ready(2, deadline=120)
     wait_until(lambda: '"hello"' in request(pool.at), 10)
     result = upgrade_twice(pool, make_load(pool.at, connections=16, rate=800))
     assert result["failures"] == 0, result
@@ -82,7 +82,7 @@ LOSSES = {"php-builtin": 16, "socat": 1}
 @pytest.mark.parametrize("example", LOSSES, indirect=True)
 def test_upgrade_of_one_that_loses_what_it_took(example, make_load):
     pool = example
-    pool.wait_ready(2, deadline=60)
+    pool.wait_ready(2, deadline=120)
     result = upgrade_twice(pool, make_load(pool.at, connections=16, rate=100))
     assert set(result["failed"]) <= {"reset", "eof"}, result
     assert result["failures"] <= LOSSES[Path(pool.run).parent.name] * 4, result
@@ -127,7 +127,7 @@ def test_memcached(request, make_pool, listeners):
         try:
             for number, command in enumerate(("upgrade", "upgrade_fleet"), 1):
                 before = set(seen)
-                with pool.client(timeout=60) as client:
+                with pool.client(timeout=120) as client:
                     client.conversation({"command": command, "id": number})
                 wait_until(lambda: seen - before, 20)
             assert old.recv(1) == b""
@@ -158,7 +158,7 @@ def test_php_fpm_behind_nginx(request, make_pool, listeners, make_load):
         stdin=subprocess.DEVNULL,
     )
     try:
-        pool.wait_ready(2)
+        pool.wait_ready(2, deadline=120)
         load = make_load(f"{host}:{port}", connections=16, rate=400)
         result = upgrade_twice(pool, load)
         assert result["failures"] == 0, result
@@ -176,7 +176,7 @@ def test_queue_worker(request, make_pool):
     pool = Example("queue-worker")
     request.node.pools.append(pool)
     try:
-        pool.wait_ready(2)
+        pool.wait_ready(2, deadline=120)
         jobs = pool.dir / "jobs"
 
         def add(numbers):
