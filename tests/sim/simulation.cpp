@@ -94,7 +94,10 @@ void Simulation::on_ended(const ProcessPtr& process) {
   if (process->kind != ProcessKind::kGuard && process->kind != ProcessKind::kMaster) {
     return;
   }
-  if (!guard_.alive() && !world_.has_living(ProcessKind::kMaster)) {
+  // A successor that hangs does not count: with guard and master dead nobody has the snapshot.
+  const bool mastered =
+      std::ranges::any_of(masters_, [](const auto& master) { return !master->process()->dead; });
+  if (!guard_.alive() && !mastered) {
     world_.over = true;
     lost_ = lost_ || guard_.word() < 0;
     return;

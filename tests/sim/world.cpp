@@ -62,12 +62,6 @@ ProcessPtr World::find(Pid pid) const {
   return found == processes_.end() ? nullptr : found->second;
 }
 
-bool World::has_living(ProcessKind kind) const {
-  return std::any_of(processes_.begin(), processes_.end(), [kind](const auto& entry) {
-    return entry.second->kind == kind && !entry.second->dead;
-  });
-}
-
 // Only guards are subreapers.
 Pid World::heir_of(const ProcessPtr& process) const {
   for (ProcessPtr above = find(process->parent); above != nullptr; above = find(above->parent)) {

@@ -57,7 +57,6 @@ class World {
   // The guard that lives; 0: there is none.
   [[nodiscard]] Pid guard_pid() const { return guard_ && !guard_->dead ? guard_->pid : 0; }
   void set_guard(ProcessPtr guard) { guard_ = std::move(guard); }
-  [[nodiscard]] bool has_living(ProcessKind kind) const;
 
   ProcessPtr start_process(ProcessKind kind, Pid parent);
   // Null: there is none (any more).
