@@ -122,7 +122,7 @@ class Master final : public CommandTarget {
   // takeover.cpp: handing everything to a new guard, after the old one has died
   bool frozen_turn();
   void send_descriptors();
-  void thaw();
+  bool thaw();
 
   // execute.cpp: actions
   void drain_events();

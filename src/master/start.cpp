@@ -257,16 +257,17 @@ Status Master::place_descriptors() {
   return Ok{};
 }
 
-// A successor of a living master: from here on that one does not go on, whatever happens to the
-// guard.
+// A living master waits whether we act, beside us or at another guard's door: from here on it does
+// not go on, whatever happens to our guard.
 Status Master::take_turn() {
-  if (!successor_of_master_) {
+  if (!successor_of_master_ && !settings_.guard_lost) {
     return Ok{};
   }
   Result<os::SpawnNote*> note = kernel_.map_note(descriptors_.snapshot);
   if (!note) {
     return note.error();
   }
+  (*note)->taker = own_pid_;
   const bool ours = Journal::decide(**note, os::SpawnNote::kTheNewMaster);
   kernel_.unmap_note(*note);
   return ours ? Status(Ok{}) : make_error("start of the master", "the last master goes on");

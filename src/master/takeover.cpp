@@ -78,8 +78,7 @@ bool Master::frozen_turn() {
       continue;
     }
     if (transfer.kind == os::Transfer::Kind::kClosed) {
-      thaw();
-      return true;
+      return thaw();
     }
     successor_said_.append(buffer.data(), transfer.bytes);
     if (successor_said_.find("X_EINHORN_LEAVE=1\n") != std::string::npos) {
@@ -92,12 +91,26 @@ bool Master::frozen_turn() {
   return true;
 }
 
-void Master::thaw() {
+// The new guard is gone. False: a master of it has taken its turn, and lives.
+bool Master::thaw() {
   kernel_.unwatch(successor_);
   kernel_.close(successor_);
   successor_ = -1;
+  os::SpawnNote* note = journal_->note();
+  if (note != nullptr && !Journal::decide(*note, os::SpawnNote::kTheOldMaster)) {
+    const std::optional<int> taker = kernel_.open_process(note->taker, 0);
+    const bool lives = taker && !kernel_.is_dead(*taker);
+    if (taker) {
+      kernel_.close(*taker);
+    }
+    if (lives) {
+      log_->info("handed_over", "The new guard has died, but its master acts; this one leaves");
+      return false;
+    }
+  }
   log_->error("take_over_failed", "Whoever wanted to take over is gone; going on");
   drain_events();
+  return true;
 }
 
 }  // namespace einhorn::master

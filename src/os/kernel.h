@@ -82,6 +82,7 @@ struct SpawnNote {
   // who goes on even if the guard dies in the middle of it.
   enum Next : std::uint32_t { kNobodyYet, kTheNewMaster, kTheOldMaster };
   std::uint32_t next = kNobodyYet;
+  std::int32_t taker = 0;  // the pid of the new one, written before `next`
 };
 
 struct SpawnSpec {
