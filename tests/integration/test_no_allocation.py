@@ -70,8 +70,15 @@ def test_through_everything_that_happens_to_a_guard(start, tmp_path, log):
         os.kill(master, number)
         pool.wait_state(lambda s: s["master"] != master, 20)
     # Signals, to the guard as to the pool.
-    for number in (signal.SIGTTIN, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU, signal.SIGPIPE):
+    for number, workers in (
+        (signal.SIGTTIN, 4),
+        (signal.SIGTTIN, 5),
+        (signal.SIGTTOU, 4),
+        (signal.SIGTTOU, 3),
+    ):
         pool.send(number)
+        pool.wait_state(lambda s, n=workers: s["number"] == n, 20)  # two at once may become one
+    pool.send(signal.SIGPIPE)
     pool.send(signal.SIGUSR1)
     pool.wait_ready(3)
     check(pool)
