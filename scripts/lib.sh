@@ -106,6 +106,33 @@ need_packages() {
   rm -f -- "$log"
 }
 
+# Makes sure that the tests of pages have their browser, and what drives it: in build/browser, in
+# exactly the version that tests/browser/package.json names.
+need_browser() {
+  need_packages chromium
+  local wanted have=none modules=build/browser/node_modules
+  wanted=$(sed -n 's/.*"playwright-core": "\(.*\)".*/\1/p' tests/browser/package.json)
+  if [ -f "$modules/playwright-core/package.json" ]; then
+    have=$(sed -n 's/^ *"version": "\(.*\)".*/\1/p' "$modules/playwright-core/package.json")
+  fi
+  if [ "$have" = "$wanted" ]; then
+    return 0
+  fi
+  command -v npm >/dev/null 2>&1 || need_packages npm
+  say "installing: playwright-core $wanted, into build/browser"
+  mkdir -p build/browser
+  cp tests/browser/package.json build/browser/
+  local log
+  log=$(mktemp)
+  if ! (cd build/browser && timeout 180 npm install --no-audit --no-fund --no-package-lock --fetch-retries=1 \
+    --loglevel=error) >"$log" 2>&1; then
+    head -n 4 -- "$log" >&2
+    rm -f -- "$log"
+    fail "npm could not install playwright-core $wanted for the tests of the dashboard. Is there a network?"
+  fi
+  rm -f -- "$log"
+}
+
 install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
     -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 -o Acquire::http::Timeout=30 install "$@"

@@ -72,6 +72,16 @@ std::string socket_path_in(const std::string& directory, const std::optional<std
   return path;
 }
 
+std::string pool_name(const std::string& path) {
+  std::string file = path.substr(path.rfind('/') + 1);
+  if (file.ends_with(kSuffix)) {
+    file.resize(file.size() - kSuffix.size());
+  }
+  constexpr std::string_view kNamed = "einhorn-";
+  return file.starts_with(kNamed) && file.size() > kNamed.size() ? file.substr(kNamed.size())
+                                                                 : file;
+}
+
 Result<std::string> default_socket_path(const std::optional<std::string>& name,
                                         const os::EnvironmentLookup& environment) {
   Result<std::string> directory = os::temporary_directory(environment);

@@ -17,6 +17,9 @@ namespace einhorn::client {
 [[nodiscard]] Result<std::string> default_socket_path(const std::optional<std::string>& name,
                                                       const os::EnvironmentLookup& environment);
 
+// What the pool with this command socket is called: `-c NAME`, or the file's name without ".sock".
+[[nodiscard]] std::string pool_name(const std::string& path);
+
 struct FoundMaster {
   std::string path;
   std::optional<std::string> name;  // what `-c` would say; none for plain einhorn.sock

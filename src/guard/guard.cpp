@@ -110,7 +110,7 @@ int Guard::end() {
   if (predecessor_ < 0) {
     system_.remove_files();  // else nothing was taken over: it is all still the other one's
   }
-  system_.tell_manager("STOPPING=1\nSTATUS=gone");
+  system_.tell_manager("STOPPING=1\nSTATUS=Gone", {});
   return word_;
 }
 
@@ -145,7 +145,13 @@ bool Guard::send_descriptors(const Child& to, std::string_view go) {
       return false;
     }
   }
-  return system_.send(to.control, go, {});
+  const std::int64_t watchdog = system_.manager_watchdog_us();
+  const int length =
+      watchdog < 0
+          ? std::snprintf(text.data(), text.size(), "%.*s", static_cast<int>(go.size()), go.data())
+          : std::snprintf(text.data(), text.size(), "%.*s\nX_EINHORN_MANAGER=%lld",
+                          static_cast<int>(go.size()), go.data(), static_cast<long long>(watchdog));
+  return system_.send(to.control, {text.data(), static_cast<std::size_t>(length)}, {});
 }
 
 void Guard::on_signal_ready() {
@@ -247,6 +253,17 @@ void Guard::on_control_ready(Child& child) {
 
 void Guard::on_message(Child& from, const Message& message) {
   const std::string_view text(message.text.data(), message.length);
+  constexpr std::string_view kTell = "X_EINHORN_TELL=1\n";
+  if (text.starts_with(kTell)) {
+    const std::span fds = std::span(message.fds).first(message.fd_count);
+    if (&from == &master_) {
+      system_.tell_manager(text.substr(kTell.size()), fds);
+    }
+    for (const int fd : fds) {
+      system_.close(fd);
+    }
+    return;
+  }
   const std::string_view name = value_of(text, "FDNAME");
   std::size_t kept = 0;
   if (value_of(text, "FDSTORE") == "1" && message.fd_count > 0) {

@@ -18,6 +18,7 @@
 //     EXIT_STATUS=n              the master's word: when it exits, exit with n
 //     X_EINHORN_SUCCESSOR=pid    that child is to be the next master; attached: the guard's end
 //                                of a socket pair whose other end it has
+//     X_EINHORN_TELL=1           what follows, descriptors too, is for the service manager as it is
 //     X_EINHORN_FROZEN=1         all is written down; it does nothing more
 //     X_EINHORN_RENEW=1          attached: the program to become, in this pid, with everything kept
 //     X_EINHORN_RENEW=2          the same, to leave the pool to --reexec-as in this pid
@@ -25,7 +26,9 @@
 //     X_EINHORN_HELLO=1          it is up and waits for X_EINHORN_GO
 //   guard to master
 //     X_EINHORN_FDS=1, a name a line  the descriptors kept, attached in that order
-//     X_EINHORN_GO=1             that was all: read the snapshot and act (2: as a successor)
+//     X_EINHORN_GO=1             that was all: read the snapshot and act (2: as a successor);
+//                                X_EINHORN_MANAGER=n behind it: there is a service manager, which
+//                                wants a WATCHDOG=1 every n microseconds (0: none)
 //     X_EINHORN_FREEZE=1         the successor is up: stop acting, say FROZEN
 //     X_EINHORN_THAW=1           the successor is gone: act again
 //     X_EINHORN_LEAVE=1          the successor acts: leave

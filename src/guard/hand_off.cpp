@@ -123,7 +123,6 @@ void Guard::on_ready(Child& from) {
       system_.close(std::exchange(predecessor_, -1));
       system_.write_pid_file();
     }
-    system_.tell_manager("READY=1");
   }
   forward_signals();
   sweep();

@@ -1,6 +1,7 @@
 #include "guard/linux_system.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -37,6 +38,21 @@ sigset_t handled_signals() {
   return set;
 }
 
+// Of this process, up to its next exec; those that it has not got are not missed. An errno; 0: done.
+int keep_capabilities(std::uint64_t kept) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, 2> data{};
+  if (syscall(SYS_capget, &header, data.data()) != 0) {
+    return errno;
+  }
+  for (std::size_t half = 0; half < data.size(); ++half) {
+    data[half].permitted &= static_cast<std::uint32_t>(kept >> (32 * half));
+    data[half].effective = data[half].permitted;
+    data[half].inheritable &= data[half].permitted;
+  }
+  return syscall(SYS_capset, &header, data.data()) == 0 ? 0 : errno;
+}
+
 }  // namespace
 
 LinuxSystem::LinuxSystem(Plan& plan) : plan_(plan) {
@@ -57,6 +73,9 @@ int LinuxSystem::begin() {
     return errno;
   }
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  if (plan_.capabilities) {
+    return keep_capabilities(*plan_.capabilities);
+  }
   return 0;
 }
 
@@ -158,18 +177,30 @@ Started LinuxSystem::start_master() {
   const int size = 1 << 20;
   setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
   setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+  os::IdentityStep step = os::IdentityStep::kNone;
+  volatile int refused = 0;
   const pid_t pid = vfork();
   if (pid == 0) {
     // Shares our memory until the exec: system calls only.
     const bool in_place = pair[1] == plan_.control;  // dup3 refuses that
     if ((in_place ? fcntl(pair[1], F_SETFD, 0) : dup3(pair[1], plan_.control, 0)) >= 0) {
       set_soft_descriptors(plan_.soft_descriptors);
-      syscall(SYS_execveat, plan_.program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
+      if (plan_.master_identity != nullptr) {
+        refused = plan_.master_identity->become(step);
+      }
+      if (refused == 0) {
+        syscall(SYS_execveat, plan_.program, "", plan_.arguments, plan_.environment, AT_EMPTY_PATH);
+      }
     }
     _exit(127);
   }
   const int error = errno;
   ::close(pair[1]);
+  if (pid > 0 && refused != 0) {
+    ::close(pair[0]);
+    reap(pid);
+    return {-1, -1, os::name_of(step), refused};
+  }
   if (pid < 0) {
     ::close(pair[0]);
     return {-1, -1, "fork", error};

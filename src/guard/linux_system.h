@@ -3,8 +3,10 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "guard/system.h"
+#include "os/linux/child_identity.h"
 
 namespace einhorn::guard {
 
@@ -31,12 +33,16 @@ struct Plan {
   // The soft limit of open files (RLIMIT_NOFILE) for masters and a renewed guard, so that workers
   // get the one that we were started with, not the one that we raised for ourselves. 0: ours.
   std::uint64_t soft_descriptors = 0;
+  // As whom masters run; null: as we do. And what we keep of our own rights; none: all.
+  const os::ChildIdentity* master_identity = nullptr;
+  std::optional<std::uint64_t> capabilities;
   std::array<OwnFile, kMaxSocketFiles> files;
   std::size_t file_count = 0;
   std::array<char, kPathBytes> pidfile{};
   std::array<char, kPathBytes> log_file{};  // "": standard error
   bool log_json = false;
-  std::array<char, 108> notify_socket{};  // of our own service manager; "" none
+  std::array<char, 109> notify_socket{};  // of our own service manager; "" none
+  std::int64_t watchdog_us = 0;           // how often it wants to hear of us; 0: never
 };
 
 class LinuxSystem final : public System {
@@ -61,7 +67,8 @@ class LinuxSystem final : public System {
   int execute(int program, int state) override;
   void write_pid_file() override;
   void remove_files() override;
-  void tell_manager(const char* text) override;
+  void tell_manager(std::string_view text, std::span<const int> fds) override;
+  std::int64_t manager_watchdog_us() override;
   void say(const char* message) override;
 
  private:

@@ -21,6 +21,11 @@
 #include "os/own_file.h"
 
 namespace einhorn::guard {
+namespace {
+
+constexpr int kManagerPatienceMs = 100;  // until a full queue has room again
+
+}  // namespace
 
 void LinuxSystem::write_pid_file() {
   if (plan_.pidfile[0] == '\0') {
@@ -66,24 +71,37 @@ void LinuxSystem::remove_files() {
 }
 
 // One datagram to the service manager that started us, if there is one.
-void LinuxSystem::tell_manager(const char* text) {
-  if (plan_.notify_socket[0] == '\0') {
+void LinuxSystem::tell_manager(std::string_view text, std::span<const int> fds) {
+  const std::size_t length = strnlen(plan_.notify_socket.data(), plan_.notify_socket.size());
+  sockaddr_un address{};
+  if (length == 0 || length > sizeof(address.sun_path)) {
     return;
   }
-  sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const std::size_t length = strnlen(plan_.notify_socket.data(), plan_.notify_socket.size());
   std::memcpy(address.sun_path, plan_.notify_socket.data(), length);
   if (address.sun_path[0] == '@') {
     address.sun_path[0] = '\0';
   }
   const int socket = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  // A manager that is not there, or does not read, must not stop us. Only what is said once waits
+  // for a place in its queue, and not for long.
+  if (socket >= 0 &&
+      connect(socket, reinterpret_cast<const sockaddr*>(&address),
+              static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length)) == 0) {
+    if (!text.starts_with("STATUS=") && !text.starts_with("WATCHDOG=")) {
+      pollfd room{socket, POLLOUT, 0};
+      poll(&room, 1, kManagerPatienceMs);
+    }
+    fcntl(socket, F_SETFL, O_NONBLOCK);
+    send(socket, text, fds);
+  }
   if (socket >= 0) {
-    sendto(socket, text, std::strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
-           reinterpret_cast<const sockaddr*>(&address),
-           static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length));
     close(socket);
   }
+}
+
+std::int64_t LinuxSystem::manager_watchdog_us() {
+  return plan_.notify_socket[0] == '\0' ? -1 : plan_.watchdog_us;
 }
 
 std::uint64_t LinuxSystem::set_soft_descriptors(std::uint64_t limit) {

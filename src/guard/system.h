@@ -91,8 +91,10 @@ class System {
   // What others see of us.
   virtual void write_pid_file() = 0;
   virtual void remove_files() = 0;
-  virtual void tell_manager(const char* text) = 0;
-  virtual void say(const char* message) = 0;  // a line of the log
+  // To the service manager, if there is one: a datagram, with descriptors.
+  virtual void tell_manager(std::string_view text, std::span<const int> fds) = 0;
+  virtual std::int64_t manager_watchdog_us() = 0;  // WATCHDOG_USEC; 0: not wanted; -1: no manager
+  virtual void say(const char* message) = 0;       // a line of the log
 };
 
 }  // namespace einhorn::guard

@@ -74,20 +74,6 @@ os::UniqueFd open_process(pid_t pid) {
   return pidfd;
 }
 
-// The address as the program sees it, in the file system that we see.
-void make_absolute(pid_t pid, SocketAddress& address) {
-  if (address.kind != SocketAddress::Kind::kPath || address.path.empty()) {
-    return;
-  }
-  if (address.path[0] != '/') {
-    address.path = read_link(task_path(pid, "cwd")) + "/" + address.path;
-  }
-  const std::string root = read_link(task_path(pid, "root"));
-  if (root.size() > 1 && !address.path.starts_with(root + "/")) {
-    address.path = root + address.path;
-  }
-}
-
 bool is_valid(int notify, const seccomp_notif& notification) {
   std::uint64_t id = notification.id;
   return ioctl(notify, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
@@ -99,8 +85,12 @@ void wake(pid_t task) {
   }
   ptrace(PTRACE_INTERRUPT, task, nullptr, nullptr);
   for (int waited = 0; waited < kStopPatienceMs; ++waited) {
-    if (waitpid(task, nullptr, __WALL | WNOHANG) != 0) {
-      break;
+    int status = 0;
+    if (waitpid(task, &status, __WALL | WNOHANG) != 0) {
+      // A signal that was on its way is what has stopped it: it is not ours to keep.
+      const bool signaled = WIFSTOPPED(status) && (status >> 16) == 0;
+      ptrace(PTRACE_DETACH, task, nullptr, signaled ? WSTOPSIG(status) : 0);
+      return;
     }
     poll(nullptr, 0, 1);
   }
@@ -135,6 +125,25 @@ T option(int socket, int level, int name, T otherwise) {
 }
 
 }  // namespace
+
+bool closes_on_exec(pid_t pid, int fd) {
+  const std::string path = task_path(pid, "fdinfo/") + std::to_string(fd);
+  const long flags = field(read_file(path), "flags:", 8);
+  return flags > 0 && (flags & O_CLOEXEC) != 0;
+}
+
+void make_absolute(pid_t pid, SocketAddress& address) {
+  if (address.kind != SocketAddress::Kind::kPath || address.path.empty()) {
+    return;
+  }
+  if (address.path[0] != '/') {
+    address.path = read_link(task_path(pid, "cwd")) + "/" + address.path;
+  }
+  const std::string root = read_link(task_path(pid, "root"));
+  if (root.size() > 1 && !address.path.starts_with(root + "/")) {
+    address.path = root + address.path;
+  }
+}
 
 Identity identity_of(int socket) {
   struct stat status {};
@@ -194,9 +203,7 @@ std::optional<Ask> look(int notify, const seccomp_notif& notification, std::stri
     ask.address = decode_address({bytes.data(), static_cast<std::size_t>(length)});
     make_absolute(pid, ask.address);
   }
-  const std::string path = task_path(pid, "fdinfo/") + std::to_string(ask.fd);
-  const long flags = field(read_file(path), "flags:", 8);
-  ask.close_on_exec = flags > 0 && (flags & O_CLOEXEC) != 0;
+  ask.close_on_exec = closes_on_exec(pid, ask.fd);
   // The pid was that of the program that asks as long as it still waits for the answer.
   if (!is_valid(notify, notification)) {
     return std::nullopt;

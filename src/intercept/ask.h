@@ -43,8 +43,13 @@ struct Ask {
 [[nodiscard]] std::optional<Ask> look(int notify, const seccomp_notif& notification,
                                       std::string* why);
 
+// Whether that descriptor of that process is closed when it executes another program.
+[[nodiscard]] bool closes_on_exec(pid_t pid, int fd);
+
 // The parts that only need the socket.
 void describe_socket(Ask& ask);
+// The address of a unix socket as that program sees it, in the file system that we see.
+void make_absolute(pid_t pid, SocketAddress& address);
 
 // Whether an epoll set of the program holds that descriptor; "" if not.
 [[nodiscard]] std::string find_in_epoll(pid_t pid, int fd);

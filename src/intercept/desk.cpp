@@ -2,13 +2,17 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+
+#include "intercept/processes.h"
 
 namespace einhorn::intercept {
 namespace {
@@ -61,13 +65,15 @@ Form form_of(int socket) {
 
 }  // namespace
 
+Desk::Desk(Reports& reports) : reports_(reports), news_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
 void Desk::set_rules(std::vector<os::InterceptRule> rules, bool tell_all) {
   const std::lock_guard lock(mutex_);
   rules_ = std::move(rules);
   tell_all_ = tell_all;
 }
 
-void Desk::add(std::uint32_t index, std::string name, int backlog, std::string backup,
+void Desk::add(std::uint32_t index, std::string name, int backlog, std::string backup, bool used,
                os::UniqueFd socket) {
   const std::lock_guard lock(mutex_);
   Entry& entry = entries_.emplace_back();
@@ -80,6 +86,7 @@ void Desk::add(std::uint32_t index, std::string name, int backlog, std::string b
   own.form = form_of(socket.get());
   own.identity = identity_of(socket.get());
   own.listening = number_option(socket.get(), SOL_SOCKET, SO_ACCEPTCONN) != 0;
+  own.used = used && (own.listening || entry.shared.datagram);
   own.fd = std::move(socket);
   entry.shared.address = own.form.address;
   entry.shared.v6_only = own.form.v6_only;
@@ -95,6 +102,7 @@ void Desk::add_form(std::uint32_t index, std::uint32_t number, os::UniqueFd sock
       form.identity = identity_of(socket.get());
       form.listening = number_option(socket.get(), SOL_SOCKET, SO_ACCEPTCONN) != 0;
       form.number = number;
+      form.used = form.listening || entry.shared.datagram;
       form.fd = std::move(socket);
     }
   }
@@ -173,10 +181,17 @@ void Desk::prepare(const Asker& asker, const Ask& ask, const std::vector<SetOpti
     }
   }
   const int flags = fcntl(socket.fd.get(), F_GETFL);
-  if (!socket.nonblocking) {
+  if (!socket.used) {
+    socket.used = true;
     socket.nonblocking = ask.nonblocking;
     fcntl(socket.fd.get(), F_SETFL, ask.nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
-  } else if (*socket.nonblocking != ask.nonblocking) {
+  }
+  // One that has it set may have been bound without: many programs set it later. So whoever binds
+  // without does not disagree with those from before our time.
+  const bool opposite = socket.nonblocking ? *socket.nonblocking != ask.nonblocking
+                                           : ask.nonblocking && (flags & O_NONBLOCK) == 0;
+  socket.nonblocking = socket.nonblocking.value_or(ask.nonblocking);
+  if (opposite) {
     tell_once(who(asker, ask) + " wants " + shown +
               (ask.nonblocking ? " with O_NONBLOCK" : " without O_NONBLOCK") +
               ", but another worker wants the opposite, and it is one flag for all: it stays as "
@@ -232,19 +247,101 @@ Answer Desk::on_bind(const Asker& asker, const Ask& ask) {
   return {Answer::Kind::kError, error};
 }
 
-void Desk::handed(const Asker& asker, const Ask& ask) {
-  if (ask.type != SOCK_DGRAM) {
+void Desk::handed(const Asker& asker, const Ask& ask, int fd) {
+  const std::lock_guard lock(mutex_);
+  for (const Entry& entry : entries_) {
+    const auto socket = std::find_if(entry.sockets.begin(), entry.sockets.end(),
+                                     [fd](const Socket& each) { return each.fd.get() == fd; });
+    if (socket == entry.sockets.end()) {
+      continue;
+    }
+    const std::uint32_t index = entry.shared.index;
+    if (entry.shared.datagram) {
+      // Datagrams come from now on; there is no listen to wait for.
+      tell_listening(asker, entry);
+    } else if (socket->listening && !listening_.contains({asker.worker, index}) &&
+               std::none_of(silent_.begin(), silent_.end(), [&](const Silent& each) {
+                 return each.asker.worker == asker.worker && each.index == index;
+               })) {
+      silent_.push_back({asker, index, ask.pid, socket->identity.second});
+      eventfd_write(news_.get(), 1);
+    }
     return;
   }
-  // Datagrams come from now on; there is no listen to wait for.
-  const Wanted wanted{true, ask.domain == AF_INET6, ask.v6_only, ask.address};
+}
+
+void Desk::listen_again() {
   const std::lock_guard lock(mutex_);
-  const Decision decision = decide(wanted, shared_, rules_);
-  for (const Entry& entry : entries_) {
-    if (decision.kind == Decision::Kind::kShared && entry.shared.index == decision.index) {
-      tell_listening(asker, entry);
+  for (Entry& entry : entries_) {
+    for (Socket& socket : entry.sockets) {
+      if (can_listen_again(socket) &&
+          number_option(socket.fd.get(), SOL_SOCKET, SO_ACCEPTCONN) == 0) {
+        // A port that the kernel chose is given back by it; another one is bound still.
+        const std::string address = encode_address(socket.form.address);
+        static_cast<void>(bind(socket.fd.get(), reinterpret_cast<const sockaddr*>(address.data()),
+                               static_cast<socklen_t>(address.size())));
+        socket.listening = listen(socket.fd.get(), entry.backlog) == 0;
+        reports_.error("intercept_shut",
+                       "A program has shut " + format(socket.form.address) + " down for all; " +
+                           (socket.listening ? "it listens again" : "it is lost"));
+      }
     }
   }
+}
+
+// A unix socket that was shut down is so for ever.
+bool Desk::can_listen_again(const Socket& socket) {
+  return socket.listening &&
+         (socket.form.address.kind == Kind::kInet || socket.form.address.kind == Kind::kInet6);
+}
+
+std::vector<int> Desk::listening_fds() {
+  eventfd_t ignored = 0;
+  eventfd_read(news_.get(), &ignored);
+  const std::lock_guard lock(mutex_);
+  std::vector<int> fds;
+  for (const Entry& entry : entries_) {
+    for (const Socket& socket : entry.sockets) {
+      if (can_listen_again(socket)) {
+        fds.push_back(socket.fd.get());
+      }
+    }
+  }
+  return fds;
+}
+
+bool Desk::look_for_silent() {
+  std::vector<Silent> silent;
+  {
+    const std::lock_guard lock(mutex_);
+    silent = silent_;
+  }
+  for (const Silent& each : silent) {
+    const std::vector<pid_t> processes = processes_of(each.pid);
+    const bool gone = kill(each.pid, 0) != 0 && errno == ESRCH;
+    // Whoever can't be looked at counts as up.
+    const bool waits =
+        !gone && (holdings_of(each.pid, {}).sockets.empty() ||
+                  std::any_of(processes.begin(), processes.end(),
+                              [&](pid_t process) { return waits_for(process, each.inode); }));
+    const std::lock_guard lock(mutex_);
+    for (const Entry& entry : entries_) {
+      if (waits && entry.shared.index == each.index) {
+        tell_listening(each.asker, entry);
+      }
+    }
+    if (gone) {
+      no_longer_silent(each.asker.worker, each.index);
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  return !silent_.empty();
+}
+
+void Desk::no_longer_silent(Epoch worker, std::uint32_t index) {
+  std::erase_if(silent_, [&](const Silent& each) {
+    return each.asker.worker == worker && each.index == index;
+  });
 }
 
 Answer Desk::on_listen(const Asker& asker, const Ask& ask) {
@@ -253,7 +350,8 @@ Answer Desk::on_listen(const Asker& asker, const Ask& ask) {
   if (found.socket == nullptr) {
     return {};
   }
-  if (!found.socket->listening) {
+  if (!found.socket->listening ||
+      number_option(found.socket->fd.get(), SOL_SOCKET, SO_ACCEPTCONN) == 0) {
     if (listen(found.socket->fd.get(), found.entry->backlog) != 0) {
       const int error = errno;
       reports_.error("intercept_failed",
@@ -265,12 +363,14 @@ Answer Desk::on_listen(const Asker& asker, const Ask& ask) {
       return {Answer::Kind::kError, error};
     }
     found.socket->listening = true;
+    eventfd_write(news_.get(), 1);
   }
   tell_listening(asker, *found.entry);
   return {Answer::Kind::kDone};
 }
 
 void Desk::tell_listening(const Asker& asker, const Entry& entry) {
+  no_longer_silent(asker.worker, entry.shared.index);
   if (listening_.insert({asker.worker, entry.shared.index}).second) {
     reports_.listening(asker.worker, entry.shared.index);
   }
@@ -292,10 +392,26 @@ void Desk::tell_again() {
   }
 }
 
+std::vector<DrainSocket> Desk::sockets() {
+  const std::lock_guard lock(mutex_);
+  std::vector<DrainSocket> all;
+  for (const Entry& entry : entries_) {
+    for (const Socket& socket : entry.sockets) {
+      DrainSocket& each = all.emplace_back();
+      each.fd.reset(fcntl(socket.fd.get(), F_DUPFD_CLOEXEC, 3));
+      each.identity = socket.identity;
+      each.shared = entry.shared;
+      each.shared.address = socket.form.address;
+    }
+  }
+  return all;
+}
+
 void Desk::forget(Epoch worker) {
   const std::lock_guard lock(mutex_);
   listening_.erase(listening_.lower_bound({worker, 0}),
                    listening_.lower_bound({Epoch{worker.value + 1}, 0}));
+  std::erase_if(silent_, [worker](const Silent& each) { return each.asker.worker == worker; });
 }
 
 // Programs remove a unix socket's file before they bind, and when they end.

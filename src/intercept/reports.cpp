@@ -18,6 +18,10 @@ void Reports::listening(Epoch worker, std::uint32_t shared) {
   send("LISTENING=" + std::to_string(worker.value) + "\nshared=" + std::to_string(shared), -1);
 }
 
+void Reports::probed(Epoch worker) { send("PROBED=" + std::to_string(worker.value), -1); }
+
+void Reports::drained(Epoch worker) { send("DRAINED=" + std::to_string(worker.value), -1); }
+
 void Reports::gone(Epoch worker) { send("GONE=" + std::to_string(worker.value), -1); }
 
 void Reports::form(std::uint32_t shared, std::uint32_t number, int fd) {

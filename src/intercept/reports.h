@@ -20,6 +20,9 @@ class Reports {
   void hello() { send("HELLO=1", -1); }
   // The program of that worker has called listen on (or, for datagrams, bound) that shared socket.
   void listening(Epoch worker, std::uint32_t shared);
+  void probed(Epoch worker);
+  // That worker's connections are over, or nobody can say.
+  void drained(Epoch worker);
   // Nobody is under that worker's filter any more.
   void gone(Epoch worker);
   // One more form of a shared socket, to be kept. The descriptor must live as long as this.
@@ -27,6 +30,7 @@ class Reports {
   void info(std::string_view event, const std::string& text) { say("info", event, text); }
   void error(std::string_view event, const std::string& text) { say("error", event, text); }
 
+  [[nodiscard]] int socket() const { return socket_; }
   [[nodiscard]] bool waiting();
   void flush();
 

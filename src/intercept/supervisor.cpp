@@ -5,12 +5,12 @@
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstdint>
 #include <cstring>
@@ -21,7 +21,11 @@
 #include <thread>
 #include <vector>
 
+#include "base/key_values.h"
 #include "intercept/desk.h"
+#include "intercept/door.h"
+#include "intercept/drain.h"
+#include "intercept/probe.h"
 #include "intercept/reports.h"
 #include "intercept/watcher.h"
 #include "os/linux/retry.h"
@@ -31,37 +35,12 @@ namespace {
 
 constexpr std::size_t kMostMessageBytes = 64 * 1024;
 constexpr int kLeavePatienceMs = 500;
+constexpr int kSilentLookMs = 10;
 
-using Lines = std::vector<std::pair<std::string_view, std::string_view>>;
-
-Lines lines_of(std::string_view text) {
-  Lines lines;
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    const std::size_t equals = line.find('=');
-    if (equals != std::string_view::npos) {
-      lines.emplace_back(line.substr(0, equals), line.substr(equals + 1));
-    }
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return lines;
-}
-
-std::string_view value_of(const Lines& lines, std::string_view key) {
-  for (const auto& [name, value] : lines) {
-    if (name == key) {
-      return value;
-    }
-  }
-  return {};
-}
-
-std::uint64_t number_of(const Lines& lines, std::string_view key) {
-  const std::string_view text = value_of(lines, key);
-  std::uint64_t number = 0;
-  std::from_chars(text.data(), text.data() + text.size(), number);
-  return number;
+// Of a message that begins with a worker's epoch.
+Asker asker_of(const KeyValues& lines) {
+  return {Epoch{number_of(lines[0].second)},
+          static_cast<std::uint32_t>(number_of(value_of(lines, "slot")))};
 }
 
 class Supervisor {
@@ -77,16 +56,27 @@ class Supervisor {
 
   int run() {
     reports_.hello();
+    bool some_are_silent = false;
     while (!over_) {
-      std::array<pollfd, 2> waiting{{{control_, POLLIN, 0}, {files_.get(), POLLIN, 0}}};
+      std::vector<pollfd> waiting{{control_, POLLIN, 0}, {files_.get(), POLLIN, 0}};
+      waiting.push_back({desk_.news_fd(), POLLIN, 0});
+      for (const int fd : desk_.listening_fds()) {
+        waiting.push_back({fd, 0, 0});
+      }
       if (reports_.waiting()) {
         waiting[0].events |= POLLOUT;
       }
       // What threads could not send is looked for now and then.
-      if (poll(waiting.data(), waiting.size(), reports_.waiting() ? -1 : 1000) < 0 &&
-          errno != EINTR) {
+      const int patience = some_are_silent ? kSilentLookMs : reports_.waiting() ? -1 : 1000;
+      if (poll(waiting.data(), waiting.size(), patience) < 0 && errno != EINTR) {
         break;
       }
+      if (waiting[2].revents != 0) {
+        some_are_silent = true;  // looked at when they have had their time to call listen
+      } else if (some_are_silent) {
+        some_are_silent = desk_.look_for_silent();
+      }
+      desk_.listen_again();
       reports_.flush();
       if ((waiting[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
         receive();
@@ -129,11 +119,11 @@ class Supervisor {
         std::memcpy(&number, CMSG_DATA(first), sizeof(number));
         fd.reset(number);
       }
-      on_message(lines_of({text.data(), static_cast<std::size_t>(count)}), std::move(fd));
+      on_message(key_values({text.data(), static_cast<std::size_t>(count)}), std::move(fd));
     }
   }
 
-  void on_message(const Lines& lines, os::UniqueFd fd) {
+  void on_message(const KeyValues& lines, os::UniqueFd fd) {
     if (lines.empty()) {
       return;
     }
@@ -147,23 +137,40 @@ class Supervisor {
           }
         }
       }
-      desk_.set_rules(std::move(rules), number_of(lines, "tell_all") != 0);
+      probes_.set_kind(std::string(value_of(lines, "probe")));
+      desk_.set_rules(std::move(rules), number_of(value_of(lines, "tell_all")) != 0);
     } else if (verb == "SHARED" && fd) {
-      desk_.add(static_cast<std::uint32_t>(number_of(lines, "SHARED")),
-                std::string(value_of(lines, "name")), static_cast<int>(number_of(lines, "backlog")),
-                std::string(value_of(lines, "backup")), std::move(fd));
+      desk_.add(static_cast<std::uint32_t>(number_of(value_of(lines, "SHARED"))),
+                std::string(value_of(lines, "name")),
+                static_cast<int>(number_of(value_of(lines, "backlog"))),
+                std::string(value_of(lines, "backup")), number_of(value_of(lines, "used")) != 0,
+                std::move(fd));
       watch_files();
     } else if (verb == "FORM" && fd) {
-      desk_.add_form(static_cast<std::uint32_t>(number_of(lines, "FORM")),
-                     static_cast<std::uint32_t>(number_of(lines, "number")), std::move(fd));
+      desk_.add_form(static_cast<std::uint32_t>(number_of(value_of(lines, "FORM"))),
+                     static_cast<std::uint32_t>(number_of(value_of(lines, "number"))),
+                     std::move(fd));
     } else if (verb == "WORKER" && fd) {
-      const Asker asker{Epoch{number_of(lines, "WORKER")},
-                        static_cast<std::uint32_t>(number_of(lines, "slot"))};
-      if (!start_watching(watch_, Watched{asker, std::move(fd)})) {
+      if (!start_watching(watch_, Watched{asker_of(lines), std::move(fd)})) {
         // Its calls would wait for ever: without us nobody answers, so leave it to another one.
         reports_.error("intercept_failed", "There is no thread to be had for one more worker");
         over_ = true;
       }
+    } else if (verb == "DOOR" && fd) {
+      drains_.set_watched_by_filter(false);
+      if (!open_for_questions(watch_, std::move(fd), std::string(value_of(lines, "secret")))) {
+        reports_.error("intercept_failed", "There is no thread to be had for the door");
+        over_ = true;
+      }
+    } else if (verb == "PROBE") {
+      probes_.begin(asker_of(lines), static_cast<pid_t>(number_of(value_of(lines, "pid"))));
+    } else if (verb == "DRAIN") {
+      drains_.begin(asker_of(lines), static_cast<pid_t>(number_of(value_of(lines, "pid"))));
+    } else if (verb == "SIGNALED") {
+      drains_.signaled(Epoch{number_of(value_of(lines, verb))});
+    } else if (verb == "ENDED") {
+      drains_.ended(Epoch{number_of(value_of(lines, verb))});
+      probes_.ended(Epoch{number_of(value_of(lines, verb))});
     } else if (verb == "ADOPTED") {
       std::thread(&wake_stuck).detach();
     } else if (verb == "SYNC") {
@@ -193,6 +200,8 @@ class Supervisor {
   int control_;
   Reports reports_;
   Desk desk_;
+  Drains drains_{desk_, reports_};
+  Probes probes_{desk_, reports_};
   os::UniqueFd leave_;
   os::UniqueFd files_;
   std::shared_ptr<Watch> watch_;
@@ -202,6 +211,12 @@ class Supervisor {
 }  // namespace
 
 int run_supervisor(int control) {
+  // Descriptors of programs have numbers that may be beyond our own limit.
+  rlimit most{};
+  if (getrlimit(RLIMIT_NOFILE, &most) == 0) {
+    most.rlim_cur = most.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &most);
+  }
   fcntl(control, F_SETFD, FD_CLOEXEC);
   prctl(PR_SET_NAME, "einhorn-watch");
   Supervisor supervisor(control);

@@ -10,10 +10,16 @@
 // KEY=VALUE, descriptors attached.
 //
 //   master to supervisor
-//     SETTINGS=1, tell_all=0|1, rule=FROM=TO ...      once, first
-//     SHARED=index, backlog=n, name=, backup=         attached: the socket of a -b
+//     SETTINGS=1, tell_all=0|1, probe=, rule=FROM=TO ...      once, first
+//     SHARED=index, backlog=n, name=, backup=, used=0|1  attached: the socket of a -b, which
+//                                                     programs may have already
 //     FORM=index, number=n                            attached: a form that FORM has told of
 //     WORKER=epoch, slot=n                            attached: the notify descriptor of its filter
+//     DOOR=1, secret=                                 attached: where unwatched programs ask
+//     PROBE=epoch, slot=n, pid=n                      see whether it answers (probe.h)
+//     DRAIN=epoch, slot=n, pid=n                      take its accepting away (drain.h)
+//     SIGNALED=epoch                                  it has been told to stop
+//     ENDED=epoch                                     it is gone
 //     ADOPTED=1                                       programs may wait for a dead supervisor
 //     SYNC=1                                          say everything again
 //     LEAVE=1
@@ -21,6 +27,8 @@
 //     HELLO=1                                         it is up
 //     FORM=index, number=n                            attached: to be kept
 //     LISTENING=epoch, shared=index                   that worker's program serves there
+//     PROBED=epoch                                    it has answered its probe
+//     DRAINED=epoch                                   its connections are over, or nobody can say
 //     GONE=epoch                                      nobody is under that filter any more
 //     SAY=info|error, event=word, text=...            for the log
 #pragma once

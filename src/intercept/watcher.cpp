@@ -18,6 +18,9 @@ namespace einhorn::intercept {
 namespace {
 
 constexpr std::size_t kStackBytes = 256 * 1024;
+// Since 6.6, newer than our headers: whoever asks sleeps, so we run in its place, on its processor.
+constexpr unsigned long kSetFlags = SECCOMP_IOW(4, __u64);
+constexpr unsigned long kSyncWakeUp = 1;
 
 class Watcher {
  public:
@@ -27,6 +30,7 @@ class Watcher {
     syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes);
     // A kernel newer than our headers writes more than we know of.
     request_.resize(std::max<std::size_t>(sizes.seccomp_notif, sizeof(seccomp_notif)));
+    ioctl(watched_.notify.get(), kSetFlags, kSyncWakeUp);
     response_.resize(std::max<std::size_t>(sizes.seccomp_notif_resp, sizeof(seccomp_notif_resp)));
   }
 
@@ -95,15 +99,9 @@ class Watcher {
                                                     strerrordesc_np(errno));
       return {Answer::Kind::kError, EADDRNOTAVAIL};
     }
-    watch_->desk.handed(watched_.asker, ask);
+    watch_->desk.handed(watched_.asker, ask, fd);
     if (!epoll.empty()) {
-      watch_->reports.error(
-          "intercept_epoll",
-          "Process " + std::to_string(ask.pid) + " of worker " +
-              std::to_string(watched_.asker.slot) + " has put its socket for " +
-              format(ask.address) + " into an epoll set (" + epoll +
-              ") before it called bind; the set does not know the shared socket, so this program "
-              "will not see connections: it can't be intercepted");
+      tell_in_epoll(watch_->reports, watched_.asker, ask, epoll);
     }
     return {Answer::Kind::kDone};
   }
@@ -141,6 +139,15 @@ void* watch_thread(void* argument) {
 }
 
 }  // namespace
+
+void tell_in_epoll(Reports& reports, const Asker& asker, const Ask& ask, const std::string& epoll) {
+  reports.error("intercept_epoll",
+                "Process " + std::to_string(ask.pid) + " of worker " + std::to_string(asker.slot) +
+                    " has put its socket for " + format(ask.address) + " into an epoll set (" +
+                    epoll +
+                    ") before it called bind; the set does not know the shared socket, so this "
+                    "program will not see connections: it can't be intercepted");
+}
 
 bool start_watching(std::shared_ptr<Watch> watch, Watched watched) {
   auto watcher = std::make_unique<Watcher>(std::move(watch), std::move(watched));

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "intercept/desk.h"
 #include "os/unique_fd.h"
@@ -21,11 +22,17 @@ struct Watched {
 
 // Shared by all threads of one supervisor.
 struct Watch {
+  Watch(Desk& the_desk, Reports& the_reports, int to_leave)
+      : desk(the_desk), reports(the_reports), leave(to_leave) {}
+
   Desk& desk;
   Reports& reports;
   int leave = -1;             // becomes readable when all are to leave
   std::atomic<int> busy = 0;  // threads that have received something and not answered it yet
 };
+
+// For the log: an epoll set of the program held its descriptor before it was replaced.
+void tell_in_epoll(Reports& reports, const Asker& asker, const Ask& ask, const std::string& epoll);
 
 // Starts the thread; it ends by itself when nobody is under the filter any more, or at `leave`.
 // False: there is no room for one more thread.

@@ -3,16 +3,24 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <tuple>
 
 #include "base/limits.h"
+#include "master/agent_keeper.h"
+#include "master/cgroups.h"
 #include "master/journal.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/privileges.h"
+#include "master/worker_program.h"
+#include "os/cpus.h"
+#include "os/door.h"
 #include "os/intercept.h"
 #include "os/linux/linux_kernel.h"
 #include "os/listeners.h"
+#include "os/own_file.h"
 #include "os/state_files.h"
 #include "os/takeover.h"
 #include "os/temporary_directory.h"
@@ -34,6 +42,14 @@ std::string absolute(const std::string& path) {
   return directory + "/" + path;
 }
 
+// Says which option was behind what failed, so that it is known what to change.
+Error of_option(std::string_view option, Error error) {
+  if (error.code != 0) {  // else the message says what to do
+    error.operation = std::string(option) + ": " + error.operation;
+  }
+  return error;
+}
+
 std::string flags_text(const std::vector<std::string>& flags) {
   std::string text = "[";
   for (const std::string& flag : flags) {
@@ -52,13 +68,18 @@ class Cleanup {
     for (const os::Listener& listener : *listeners_) {
       os::remove_socket_file(listener);
     }
+    if (groups_ != nullptr) {
+      remove_pool_groups(*groups_);
+    }
   }
   explicit Cleanup(std::vector<os::Listener>* listeners) : listeners_(listeners) {}
   Cleanup(const Cleanup&) = delete;
   Cleanup& operator=(const Cleanup&) = delete;
   void add(const std::string& path) { paths_.push_back(path); }
+  void add_groups(const wire::Settings& settings) { groups_ = &settings; }
   void keep() {
     paths_.clear();
+    groups_ = nullptr;
     listeners_ = &nothing_;
   }
 
@@ -66,6 +87,7 @@ class Cleanup {
   std::vector<std::string> paths_;
   std::vector<os::Listener> nothing_;
   std::vector<os::Listener>* listeners_;
+  const wire::Settings* groups_ = nullptr;
 };
 
 class Booting {
@@ -85,10 +107,10 @@ class Booting {
                                  settings().log_json);
     log_->set_time(to_wall(kernel_->now(), kernel_->wall_offset()));
     for (const auto step :
-         {&Booting::open_log, &Booting::fill_in_paths, &Booting::record_program,
+         {&Booting::open_log, &Booting::resolve, &Booting::fill_in_paths, &Booting::record_program,
           &Booting::take_socket, &Booting::choose_interception, &Booting::bind_sockets,
-          &Booting::choose_numbers, &Booting::replace_arguments, &Booting::write_files,
-          &Booting::write_snapshot}) {
+          &Booting::choose_numbers, &Booting::replace_arguments, &Booting::make_cgroups,
+          &Booting::write_files, &Booting::write_snapshot}) {
       if (Status done = (this->*step)(); !done) {
         return done.error();
       }
@@ -106,10 +128,49 @@ class Booting {
 
  private:
   wire::Settings& settings() { return options_.settings; }
+  [[nodiscard]] const wire::Settings& settings() const { return options_.settings; }
 
   Status open_log() {
     // Before there is anything else, so that a wrong path is said on standard error.
-    return log_->open(settings().log_file);
+    if (!settings().capture_file.empty()) {
+      if (Status usable = os::check_log_file(settings().capture_file, "--capture"); !usable) {
+        return usable;
+      }
+    }
+    if (!settings().agent.empty()) {
+      if (Result<std::string> there = find_agent(*kernel_, environment_); !there) {
+        return there.error();
+      }
+    }
+    const Status opened = log_->open(settings().log_file);
+    return opened ? opened : Status(of_option("--log-file", opened.error()));
+  }
+
+  Status resolve() {
+    if (Status resolved = resolve_privileges(options_); !resolved) {
+      return resolved;
+    }
+    if (settings().privileges.master_uid) {
+      return give_log_to_master();
+    }
+    return Ok{};
+  }
+
+  // So that it can open it again after a rotation, and each new master.
+  Status give_log_to_master() {
+    const wire::Privileges& privileges = settings().privileges;
+    if (settings().log_file.empty()) {
+      return Ok{};
+    }
+    const os::OpenedFile file = os::open_log_file(settings().log_file.c_str());
+    if (file.fd < 0) {
+      return os::open_error(settings().log_file, file, "--log-file");
+    }
+    const os::UniqueFd log(file.fd);
+    if (::fchown(log.get(), *privileges.master_uid, *privileges.master_gid) != 0) {
+      return Error{errno, "give " + settings().log_file + " to the master's user", ""};
+    }
+    return Ok{};
   }
 
   Status fill_in_paths() {
@@ -122,46 +183,40 @@ class Booting {
     for (std::string* path : {&s.socket_path, &s.pidfile, &s.lockfile, &s.notify_path}) {
       *path = absolute(*path);
     }
-    if (!s.log_file.empty()) {
-      s.log_file = absolute(s.log_file);
+    for (std::string* path : {&s.log_file, &s.capture_file}) {
+      if (!path->empty()) {
+        *path = absolute(*path);
+      }
     }
     pool::Config& config = options_.config;
     config.max_unacked_given = s.max_unacked_given.has_value();
     if (!config.max_unacked_given) {
-      config.max_unacked = os::cpu_count();
+      config.max_unacked = os::usable_cpus();
+    }
+    if (!s.arguments.empty()) {
+      s.configured = config;
+      s.configured_verbosity = s.verbosity;
     }
     inherited_ = os::inherited_descriptors();
     return Ok{};
   }
 
   Status record_program() {
-    Result<std::string> directory = settings().directory.empty()
-                                        ? kernel_->current_directory()
-                                        : kernel_->resolve_directory(settings().directory);
-    if (!directory) {
-      return directory.error();
-    }
-    const char* path = lookup("PATH");
-    Result<std::string> found =
-        kernel_->find_program(options_.command.at(0),
-                              path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin", *directory);
-    if (!found) {
-      return found.error();
-    }
-    program_.directory = *directory;
-    program_.path = pin_program(*kernel_, *found, *directory);
-    program_.arguments = options_.command;
-    program_.arguments[0] = *found;
-    program_.environment = environment_;
     Result<std::string> own = kernel_->current_directory();
-    settings().current_directory = own ? *own : *directory;
+    Result<wire::Program> program =
+        find_worker_program(*kernel_, settings(), environment_, own ? *own : std::string("/"));
+    if (!program) {
+      return program.error();
+    }
+    program_ = std::move(*program);
+    settings().current_directory = own ? *own : program_.directory;
     return Ok{};
   }
 
   Status take_socket() {
     Result<os::UniqueFd> lock = os::lock_file(settings().lockfile);
     if (!lock) {
-      return lock.error();
+      return of_option("-f/--lockfile", lock.error());
     }
     lock_ = std::move(*lock);
     Result<os::UniqueFd> alive = os::connect_if_alive(settings().socket_path);
@@ -212,14 +267,28 @@ class Booting {
     if (options_.intercept == Intercept::kOff) {
       return Ok{};
     }
-    settings().intercept = wire::Interception::kSeccomp;
+    for (os::BindSpec& spec : options_.binds) {
+      spec.for_interception = true;
+    }
+    if (Status known = check_rules(); !known) {
+      return known;
+    }
+    if (options_.intercept == Intercept::kPreload) {
+      return preload_library();
+    }
     const os::Interception found = os::probe_interception();
     if (!found.possible) {
-      return make_error("--intercept",
-                        "programs can't be intercepted here: " + found.refused +
-                            ". It takes seccomp user notification (Linux 5.9, and in a container "
-                            "a profile that allows seccomp, pidfd_getfd and process_vm_readv)");
+      const std::string why =
+          "programs can't be intercepted here: " + found.refused +
+          ". It takes seccomp user notification (Linux 5.9, and in a container a profile that "
+          "allows seccomp, pidfd_getfd and process_vm_readv)";
+      if (options_.intercept == Intercept::kSeccomp) {
+        return make_error("--intercept", why);
+      }
+      log_->info("intercepting", "By seccomp " + why + ". A library is preloaded instead");
+      return preload_library();
     }
+    settings().intercept = wire::Interception::kSeccomp;
     log_->info("intercepting", "Programs that bind an address of -b get the shared socket");
     if (found.no_new_privs) {
       log_->info("no_new_privs",
@@ -231,10 +300,40 @@ class Booting {
                                         "will run without them");
       }
     }
-    for (os::BindSpec& spec : options_.binds) {
-      spec.for_interception = true;
+    return Ok{};
+  }
+
+  // Where there is no seccomp: a library in the program asks.
+  Status preload_library() {
+    if (const std::string why = os::out_of_preloads_reach(program_.path); !why.empty()) {
+      return make_error("--intercept", program_.path + " can't be intercepted by a preloaded " +
+                                           "library: " + why);
     }
-    return check_rules();
+    settings().intercept = wire::Interception::kPreload;
+    settings().intercept_library = os::preload_library();
+    if (settings().intercept_library.empty()) {
+      return make_error("--intercept", "libeinhorn-intercept.so is not installed with " +
+                                           os::own_program_directory() +
+                                           "/einhorn (looked for in ../lib/einhorn, ../lib and "
+                                           "beside it)");
+    }
+    Result<os::Door> door = os::open_door();
+    if (!door) {
+      return door.error();
+    }
+    settings().intercept_door = door->name;
+    settings().intercept_secret = door->secret;
+    boot_.descriptors.emplace_back("door", std::move(door->fd));
+    log_->info("intercepting",
+               "Programs that bind an address of -b get the shared socket; they ask by " +
+                   settings().intercept_library);
+    if (os::raises_privileges(program_.path)) {
+      log_->error("preload_ignored", program_.path +
+                                         " is set-user-id, set-group-id or has capabilities: the "
+                                         "loader ignores LD_PRELOAD for it, so what it binds is "
+                                         "its own");
+    }
+    return Ok{};
   }
 
   [[nodiscard]] Status check_rules() {
@@ -258,6 +357,29 @@ class Booting {
     return Ok{};
   }
 
+  // A worker has one descriptor 0.
+  [[nodiscard]] Status check_stdin() const {
+    std::size_t wanted = 0;
+    for (const wire::ListenerRecord& record : records_) {
+      wanted += record.as_stdin ? 1 : 0;
+      if (record.as_stdin && settings().intercept != wire::Interception::kOff) {
+        return make_error("-b " + record.text,
+                          "\"stdin\" makes no sense with --intercept, where programs bind their "
+                          "sockets themselves");
+      }
+      if (record.as_stdin && !settings().preload.empty()) {
+        return make_error("-b " + record.text,
+                          "\"stdin\" makes no sense with --preload, whose workers are forked");
+      }
+      if (wanted > 1) {
+        return make_error("-b " + record.text,
+                          "\"stdin\" is for one socket, as a worker has one descriptor 0; this is "
+                          "another one (of the same -b, if its name has several addresses)");
+      }
+    }
+    return Ok{};
+  }
+
   // -b, and the old srv: arguments of the program.
   Status bind_sockets() {
     Result<os::InheritedSockets> handed_in =
@@ -270,6 +392,10 @@ class Booting {
     }
     std::uint32_t bind_index = 0;
     for (const os::BindSpec& spec : options_.binds) {
+      if (spec.per_worker) {
+        settings().worker_binds.push_back(spec.text);  // opened when the worker is started
+        continue;
+      }
       if (Status bound = bind(spec, bind_index++, false, *handed_in); !bound) {
         return bound;
       }
@@ -293,10 +419,23 @@ class Booting {
         srv_.emplace_back(srv->spec, index);
       }
     }
+    forget_stored(*handed_in);
     for (const int fd : handed_in->fds) {
       ::close(fd);  // those that a -b fd: named were duplicated
     }
-    return Ok{};
+    return check_stdin();
+  }
+
+  // Those that the service manager has kept for addresses that -b does not name any more.
+  void forget_stored(const os::InheritedSockets& handed_in) {
+    for (std::size_t i = 0; i < handed_in.fds.size(); ++i) {
+      const bool used = std::any_of(opened_.begin(), opened_.end(), [&](const auto& listener) {
+        return os::same_socket(listener.fd.get(), handed_in.fds[i]);
+      });
+      if (!used && os::is_stored_name(handed_in.names[i])) {
+        boot_.manager_forgets.push_back(handed_in.names[i]);
+      }
+    }
   }
 
   Status bind(const os::BindSpec& spec, std::uint32_t bind_index, bool from_argument,
@@ -324,6 +463,17 @@ class Booting {
       record.bind_index = bind_index;
       record.from_argument = from_argument;
       record.backlog = spec.backlog.value_or(settings().backlog);
+      if (spec.for_interception && listener.inode != 0) {
+        // Programs remove the file before they bind, and when they end.
+        Result<std::string> backup = os::keep_socket_file(spec.host);
+        if (!backup) {
+          return backup.error();
+        }
+        record.backup = *backup;
+        cleanup_.add(record.backup);
+        settings().files.push_back({record.backup, listener.device, listener.inode});
+      }
+      record.as_stdin = spec.as_stdin;
       records_.push_back(std::move(record));
       opened_.push_back(std::move(listener));
     }
@@ -336,7 +486,7 @@ class Booting {
 
   // Sockets are at 3, 4, ... in workers, unless something that was inherited is there already.
   Status choose_numbers() {
-    const auto count = static_cast<std::int32_t>(opened_.size());
+    const auto count = static_cast<std::int32_t>(opened_.size() + settings().worker_binds.size());
     std::int32_t first = 3;
     for (const std::int32_t fd : inherited_) {
       if (fd >= first && fd < first + count + 1) {
@@ -387,7 +537,8 @@ class Booting {
   }
 
   [[nodiscard]] Status check_placeholders(const std::string& argument) const {
-    if (argument.find("{fd}") != std::string::npos && records_.empty()) {
+    if (argument.find("{fd}") != std::string::npos && records_.empty() &&
+        options_.settings.worker_binds.empty()) {
       return make_error("argument " + argument, "{fd} needs a socket, and there is no -b");
     }
     std::size_t at = 0;
@@ -409,15 +560,25 @@ class Booting {
     return Ok{};
   }
 
+  Status make_cgroups() {
+    wire::Settings& s = settings();
+    if (s.cgroup_memory > 0 || s.cgroup_cpu > 0 || s.cgroup_pids > 0) {
+      make_pool_groups(s, kernel_->own_pid(), *log_);
+      cleanup_.add_groups(s);
+    }
+    return Ok{};
+  }
+
   Status write_files() {
     wire::Settings& s = settings();
     Result<os::SocketFile> command =
         os::open_command_socket(s.socket_path, s.socket_mode, s.socket_group);
     if (!command) {
-      return command.error();
+      return of_option("-d/--socket-path", command.error());
     }
     cleanup_.add(s.socket_path);
-    Result<os::SocketFile> notify = os::open_notify_socket(s.notify_path, s.socket_mode);
+    Result<os::SocketFile> notify =
+        os::open_notify_socket(s.notify_path, s.socket_mode, s.socket_group);
     if (!notify) {
       return notify.error();
     }
@@ -433,7 +594,7 @@ class Booting {
     boot_.descriptors.emplace_back("notify", std::move(notify->fd));
     log_->info("pidfile", "Writing PID to " + s.pidfile);
     if (Status written = os::write_pid_file(s.pidfile, kernel_->own_pid()); !written) {
-      return written;
+      return of_option("-e/--pidfile", written.error());
     }
     cleanup_.add(s.pidfile);
     return Ok{};

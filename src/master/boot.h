@@ -20,6 +20,8 @@ struct Boot {
   wire::Settings settings;
   // A master without a guard that waits until one of ours acts; none: a new pool.
   os::UniqueFd predecessor;
+  // What the service manager shall not keep any longer.
+  std::vector<std::string> manager_forgets;
 };
 
 // `environment` is einhorn's own, as NAME=VALUE; `script` how it was called.

@@ -41,6 +41,7 @@ wire::ConnectionRecord CommandServer::record_of(const Connection& connection) {
     record.subscriptions.push_back((subscription.language == wire::Language::kJson ? "j" : "y") +
                                    wire::encode_json(subscription.request_id));
   }
+  record.events = connection.events;
   return record;
 }
 
@@ -56,6 +57,7 @@ void CommandServer::adopt(const wire::ConnectionRecord& record, int fd, Instant 
   connection.heard = true;
   connection.active_at = now;
   connection.kept = true;
+  connection.events = record.events;
   for (const std::string& text : record.subscriptions) {
     Result<wire::Value> id = wire::parse_json(std::string_view(text).substr(text.empty() ? 0 : 1));
     if (id) {
@@ -78,6 +80,10 @@ void CommandServer::adopt(const wire::ConnectionRecord& record, int fd, Instant 
 
 void CommandServer::subscribe(Connection& connection, Subscription subscription) {
   connection.subscriptions.push_back(std::move(subscription));
+  keep(connection);
+}
+
+void CommandServer::keep(Connection& connection) {
   connection.kept = true;
   if (keeper_) {
     keeper_(connection, true);
@@ -85,7 +91,7 @@ void CommandServer::subscribe(Connection& connection, Subscription subscription)
 }
 
 void CommandServer::on_listener(Instant now) {
-  for (int i = 0; i < kMaxAcceptsPerTurn; ++i) {
+  for (int i = 0; i < kMaxAcceptsPerTurn && !still_; ++i) {
     if (connections_.size() >= limits::kMaxConnections + extra_places_ && !make_room(now)) {
       return;
     }
@@ -233,7 +239,8 @@ void CommandServer::process(Connection& connection, Instant now) {
       }
       break;
     }
-    if (handled == limits::kMaxRequestsPerTurn || connection.output.size() > kBackPressureBytes) {
+    if (still_ || handled == limits::kMaxRequestsPerTurn ||
+        connection.output.size() > kBackPressureBytes) {
       waiting_.insert(connection.id);
       break;
     }
@@ -268,20 +275,44 @@ void CommandServer::reply(Connection& connection, const wire::Reply& reply,
   if (dropped_.contains(connection.id)) {
     return;
   }
-  const std::string line = wire::encode_reply(reply, language);
-  if (connection.output.size() + line.size() > limits::kMaxPendingOutput ||
-      total_output_ + line.size() > kMaxTotalOutput) {
+  if (!write(connection, wire::encode_reply(reply, language))) {
     log_.error("client_dropped",
                "[client " + std::to_string(connection.id) + "] does not read; closing it");
     drop(connection.id);
-    return;
   }
-  connection.output += line;
-  total_output_ += line.size();
+}
+
+bool CommandServer::write(Connection& connection, std::string_view lines) {
+  if (connection.output.size() + lines.size() > limits::kMaxPendingOutput ||
+      total_output_ + lines.size() > kMaxTotalOutput) {
+    return false;
+  }
+  connection.output += lines;
+  total_output_ += lines.size();
   if (!connection.writing) {
     flush(connection);
   }
+  return true;
 }
+
+Connection* CommandServer::find(std::uint64_t id) {
+  const auto found = connections_.find(id);
+  return found == connections_.end() || dropped_.contains(id) ? nullptr : &found->second;
+}
+
+bool CommandServer::cut_output(Connection& connection, const std::string& last_line) {
+  // The first line may have gone out in part.
+  const std::size_t end = connection.output.find('\n');
+  total_output_ -= connection.output.size();
+  connection.output.resize(end == std::string::npos ? 0 : end + 1);
+  connection.output += last_line;
+  total_output_ += connection.output.size();
+  connection.closing = true;
+  flush(connection);
+  return find(connection.id) != nullptr;
+}
+
+void CommandServer::close(Connection& connection) { drop(connection.id); }
 
 void CommandServer::flush(Connection& connection) {
   std::size_t sent = 0;
@@ -325,6 +356,7 @@ void CommandServer::close_after_output(Connection& connection) {
 }
 
 int CommandServer::release(Connection& connection) {
+  still_ = true;
   const int fd = std::exchange(connection.fd, -1);
   kernel_.unwatch(fd);
   connection.closing = true;
@@ -366,7 +398,7 @@ void CommandServer::publish(const std::string& message, bool last, const std::st
     const std::vector<Subscription> subscriptions = connection.subscriptions;
     if (last && !subscriptions.empty()) {
       connection.subscriptions.clear();
-      if (std::exchange(connection.kept, false) && keeper_) {
+      if (!connection.events && std::exchange(connection.kept, false) && keeper_) {
         keeper_(connection, false);
       }
     }

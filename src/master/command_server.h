@@ -37,10 +37,11 @@ struct Connection {
   bool privileged = false;  // root or the master's user
   std::string input;
   std::string output;
-  bool writing = false;  // output waits for room
-  bool closing = false;  // goes as soon as its output is gone
-  bool heard = false;    // has sent a whole line
-  bool kept = false;     // outlives this master
+  bool writing = false;                 // output waits for room
+  bool closing = false;                 // goes as soon as its output is gone
+  bool heard = false;                   // has sent a whole line
+  bool kept = false;                    // outlives this master
+  std::optional<std::uint64_t> events;  // gets the event stream; a sample each so many ms, 0 none
   Instant active_at;
   std::vector<Subscription> subscriptions;
 };
@@ -85,8 +86,21 @@ class CommandServer {
 
   void reply(Connection& connection, const wire::Reply& reply, wire::Language language);
   void close_after_output(Connection& connection);
-  // Takes the descriptor out of the server; the connection is no more. The caller's to close.
+  // Null: it is gone, or going.
+  [[nodiscard]] Connection* find(std::uint64_t id);
+  // Lines that are no reply. False: there is no room for them, and nothing was written.
+  bool write(Connection& connection, std::string_view lines);
+  // In place of whole lines that have not gone out yet, this last one; then it is closed. False: it
+  // is gone already.
+  bool cut_output(Connection& connection, const std::string& last_line);
+  // At once, whatever has not gone out yet.
+  void close(Connection& connection);
+  // From now on the connection outlives this master.
+  void keep(Connection& connection);
+  // Takes the descriptor out of the server; the connection is no more. The caller's to close. From
+  // here on nobody is accepted and no request is handled before go_on().
   int release(Connection& connection);
+  void go_on() { still_ = false; }
   // To everybody who waits for an upgrade; the last message ends their waiting.
   void publish(const std::string& message, bool last, const std::string& status);
   [[nodiscard]] bool has_subscribers() const;
@@ -114,6 +128,7 @@ class CommandServer {
   std::set<std::uint64_t> dropped_;  // to be removed once nobody refers to them
   std::uint64_t next_id_ = 1;
   std::size_t extra_places_ = 0;
+  bool still_ = false;  // whoever has whole lines left waits for the next master, or for go_on()
   std::size_t total_output_ = 0;
   std::uint64_t refused_ = 0;
   std::optional<Instant> accept_again_at_;

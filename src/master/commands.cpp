@@ -31,6 +31,17 @@ std::string text_or_empty(const wire::Value* value) {
   return value->inspect();
 }
 
+// Whether a command leaves everything as it is, so that it is no event.
+bool only_asks(std::string_view command) {
+  for (const std::string_view each :
+       {"ehlo", "help", "state", "status", "subscribe", "guard:takeover"}) {
+    if (command == each) {
+      return true;
+    }
+  }
+  return command.starts_with("worker:");
+}
+
 // As upstream: upper case, "SIG" in front is optional.
 std::string normalize_signal(std::string name) {
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char letter) {
@@ -72,6 +83,11 @@ const std::vector<Commands::Spec>& Commands::table() {
        &Commands::signal},
       {"state", "Get a dump of Einhorn's current state (args: [json])", &Commands::state},
       {"status", "Show the pool to people, on one screen", &Commands::status},
+      {"stop_worker",
+       "Replace one worker: another one starts, then it is told to stop (args: PID or INDEX)",
+       &Commands::stop_worker},
+      {"subscribe", "Follow the pool's events, one JSON line each (docs/events.md)",
+       &Commands::subscribe},
       {"upgrade",
        "Upgrade all Einhorn workers smoothly. This causes Einhorn to reload its own code as well. "
        "(args: [--no-rollback] [--to-ruby])",
@@ -117,6 +133,9 @@ void Commands::handle(CommandServer& server, Connection& connection, const wire:
     answer(error("Permission denied: only root and the user that Einhorn runs as may say \"" +
                  *name + "\""));
     return;
+  }
+  if (!only_asks(*name)) {
+    target_.commanded(connection, *name, request.document.find("args"));
   }
   answer((this->*spec->run)(call));
 }
@@ -192,12 +211,25 @@ Commands::Answer Commands::change_number(bool up) {
                   " if you really want to kill einhorn.");
   }
   const std::uint32_t wanted = up ? old + 1 : old - 1;
+  if (const std::string outside = outside_of_scaling(wanted); !outside.empty()) {
+    return refuse(outside);
+  }
   const std::string text = std::string(up ? "Incrementing" : "Decrementing") +
                            " number of workers from " + std::to_string(old) + " -> " +
                            std::to_string(wanted);
   target_.tell({Level::kInfo, "number_changed", text});
   target_.apply(pool::event::SetNumber{wanted});
   return {text};
+}
+
+// Why there can't be so many workers, with --workers MIN:MAX; "" if there can.
+std::string Commands::outside_of_scaling(std::uint32_t wanted) const {
+  const pool::Config& config = target_.pool().config();
+  if (config.workers_max == 0 || (wanted >= config.workers_min && wanted <= config.workers_max)) {
+    return "";
+  }
+  return "Can't set the number of workers to " + std::to_string(wanted) + " (--workers allows " +
+         std::to_string(config.workers_min) + " to " + std::to_string(config.workers_max) + ").";
 }
 
 // An error that is worth a line in the log too.
@@ -219,6 +251,9 @@ Commands::Answer Commands::set_workers(Call& call) {
   const std::uint32_t old = target_.pool().config().number;
   if (*count == old) {
     return {""};
+  }
+  if (const std::string outside = outside_of_scaling(*count); !outside.empty()) {
+    return error(outside);
   }
   const std::string text =
       "Altering worker count, " + std::to_string(old) + " -> " + std::to_string(*count) +
@@ -288,6 +323,89 @@ Commands::Answer Commands::die(Call& call) {
           count_of(pids.size()) + " processes: " + pid_list(pids)};
 }
 
+// "4711", "2", "pid=4711", "index=2". Errors are the answer to whoever asked.
+Result<const pool::Worker*> Commands::find_worker(const std::string& given) const {
+  const std::size_t equals = given.find('=');
+  const std::string what = equals == std::string::npos ? "" : given.substr(0, equals);
+  const std::optional<std::uint32_t> number =
+      as_count(equals == std::string::npos ? given : given.substr(equals + 1));
+  if (!number || (!what.empty() && what != "pid" && what != "index")) {
+    return make_error("Invalid worker: '" + given + "'", "give its pid or its index, a number");
+  }
+  const pool::Worker* with_pid = nullptr;
+  const pool::Worker* with_index = nullptr;
+  if (what != "index" && *number != 0) {
+    if (const auto worker = target_.worker_with(static_cast<Pid>(*number))) {
+      with_pid = target_.pool().find(*worker);
+    }
+  }
+  if (what != "pid") {
+    for (const pool::Worker* worker : target_.pool().workers()) {
+      with_index = worker->id.slot.value == *number ? worker : with_index;
+    }
+  }
+  if (with_pid != nullptr && with_index != nullptr && with_pid != with_index) {
+    return make_error(given + " is the pid of one worker and the index of another",
+                      "say pid=" + given + " or index=" + given);
+  }
+  if (with_pid == nullptr && with_index == nullptr) {
+    return make_error("No worker has " +
+                          (what.empty() ? "the pid or index " : "the " + what + " ") +
+                          std::to_string(*number),
+                      "status lists them");
+  }
+  return with_pid != nullptr ? with_pid : with_index;
+}
+
+Commands::Answer Commands::stop_worker(Call& call) {
+  if (auto wrong = check_args(call)) {
+    return *wrong;
+  }
+  if (call.args.size() != 1) {
+    return error("stop_worker takes one argument: the pid or the index of a worker");
+  }
+  const Result<const pool::Worker*> found = find_worker(call.args[0]);
+  if (!found) {
+    return error(found.error().message());
+  }
+  const pool::Worker worker = **found;
+  const auto& ledger = target_.pool().ledger();
+  const Pid pid = target_.pid_of(worker.id);
+  const std::string who = "Worker " + (pid != 0 ? std::to_string(pid) + " " : std::string()) +
+                          "(index " + std::to_string(worker.id.slot.value) + ")";
+  if (!ledger.respawn) {
+    return error(who + " goes anyway: Einhorn is going down");
+  }
+  if (ledger.failed) {
+    return error(who + " stays: no workers are started any more, so nobody would take its place");
+  }
+  if (worker.stopping()) {
+    return {who + " is stopping already"};
+  }
+  const bool serves = worker.state == pool::WorkerState::kReady;
+  if (serves && worker.version != ledger.version) {
+    return {who + " is one of the old version, which is being replaced; it stops with the others"};
+  }
+  if (serves && worker.ailment != pool::Ailment::kNone) {
+    return {who + " is to be replaced already: " + worker.complaint};
+  }
+  target_.tell({Level::kInfo, "stop_worker", who + " is to be replaced, as commanded"});
+  target_.apply(pool::event::Replace{worker.id});
+  if (!serves) {
+    return {who + " was not up yet: it is told to stop, and another one is started"};
+  }
+  const pool::Worker* now = target_.pool().find(worker.id);
+  if (now != nullptr && now->recycling) {
+    return {who +
+            " is being replaced: another one starts, and when that is up this one is told to "
+            "stop"};
+  }
+  return {who + " will be replaced " +
+          (ledger.upgrade ? "when the upgrade is over"
+                          : "when its turn comes: others are being "
+                            "replaced")};
+}
+
 Commands::Answer Commands::upgrade(Call& call) { return start_upgrade(call, true); }
 
 Commands::Answer Commands::upgrade_fleet(Call& call) { return start_upgrade(call, false); }
@@ -354,7 +472,7 @@ Commands::Answer Commands::rollback(Call& call) {
 }
 
 Commands::Answer Commands::reload(Call& /*call*/) {
-  if (Status begun = target_.begin_reload(); !begun) {
+  if (Status begun = target_.reload_config(); !begun) {
     return error("Could not reload: " + begun.error().message());
   }
   return {"Reloading, as commanded"};
@@ -382,7 +500,12 @@ Commands::Answer Commands::worker_ping(Call& call) {
       text = wire::encode_json(wire::Value(
           (whole != nullptr ? *whole : text).substr(0, limits::kMaxRequestIdBytes / 6)));
     }
-    target_.ping(call.connection.peer, static_cast<Pid>(*pid->as_integer()), std::move(text));
+    WorkerPing said{std::move(text), std::nullopt};
+    const wire::Value* busy = call.request.document.find("busy");
+    if (busy != nullptr && busy->as_bool() != nullptr) {
+      said.busy = *busy->as_bool();
+    }
+    target_.ping(call.connection.peer, static_cast<Pid>(*pid->as_integer()), std::move(said));
   } else {
     target_.tell({Level::kError, "bad_request",
                   "Invalid request (no pid): " + call.request.document.inspect()});

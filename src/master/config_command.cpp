@@ -178,6 +178,10 @@ Commands::Answer Commands::config(Call& call) {
   if (Status merged = merge(*map); !merged) {
     return error(merged.error().message());
   }
+  if (const std::string outside = outside_of_scaling(changed.number);
+      changed.number != target_.pool().config().number && !outside.empty()) {
+    return error(outside);
+  }
   if (verbosity) {
     target_.set_verbosity(*verbosity);
   }

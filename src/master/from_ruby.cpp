@@ -6,6 +6,8 @@
 #include "base/signals.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/worker_program.h"
+#include "os/cpus.h"
 #include "os/descriptors.h"
 #include "os/linux/linux_kernel.h"
 #include "os/state_files.h"
@@ -149,7 +151,7 @@ class Migration {
     }
     config.max_unacked_given = ruby_.config.max_unacked.has_value();
     config.max_unacked = static_cast<std::uint32_t>(std::max<std::int64_t>(
-        1, ruby_.config.max_unacked.value_or(static_cast<std::int64_t>(os::cpu_count()))));
+        1, ruby_.config.max_unacked.value_or(static_cast<std::int64_t>(os::usable_cpus()))));
     if (config.max_unacked_given) {
       settings().max_unacked_given = config.max_unacked;
     }
@@ -307,7 +309,8 @@ class Migration {
         snapshot_.connections[record.id] = std::move(record);
       }
     }
-    Result<os::SocketFile> notify = os::open_notify_socket(s.notify_path, s.socket_mode);
+    Result<os::SocketFile> notify =
+        os::open_notify_socket(s.notify_path, s.socket_mode, s.socket_group);
     if (!notify) {
       return notify.error();
     }

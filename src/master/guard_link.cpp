@@ -37,6 +37,7 @@ std::vector<int> numbers_of(std::string_view text) {
 constexpr std::string_view kFds = "X_EINHORN_FDS=1";
 constexpr std::string_view kGo = "X_EINHORN_GO=1";
 constexpr std::string_view kGoSuccessor = "X_EINHORN_GO=2";
+constexpr std::string_view kManager = "X_EINHORN_MANAGER=";
 constexpr std::string_view kFreeze = "X_EINHORN_FREEZE=1";
 constexpr std::string_view kThaw = "X_EINHORN_THAW=1";
 constexpr std::string_view kLeave = "X_EINHORN_LEAVE=1";
@@ -53,6 +54,7 @@ void GuardLink::close() {
     kernel_.close(socket_);
     socket_ = -1;
   }
+  unsent_.clear();  // nobody is there to hear it, and nothing waits for that
 }
 
 std::optional<GuardSays> GuardLink::next() {
@@ -81,7 +83,13 @@ std::optional<GuardSays> GuardLink::next() {
       continue;
     }
     if (lines[0] == kGo || lines[0] == kGoSuccessor) {
-      return Go{lines[0] == kGoSuccessor};
+      Go go{lines[0] == kGoSuccessor, std::nullopt};
+      if (lines.size() > 1 && lines[1].starts_with(kManager)) {
+        const std::string_view value = lines[1].substr(kManager.size());
+        go.manager = 0;
+        std::from_chars(value.data(), value.data() + value.size(), *go.manager);
+      }
+      return go;
     }
     if (lines[0] == kFreeze) {
       return Freeze{};
@@ -162,6 +170,10 @@ void GuardLink::ask_for(Pid pid) { say("X_EINHORN_REAP=" + std::to_string(pid));
 
 void GuardLink::renew(int program, int how) {
   say("X_EINHORN_RENEW=" + std::to_string(how), program);
+}
+
+void GuardLink::tell_manager(std::string_view text, int fd) {
+  say("X_EINHORN_TELL=1\n" + std::string(text), fd);
 }
 
 void GuardLink::leave_with(int exit_status) { say("EXIT_STATUS=" + std::to_string(exit_status)); }

@@ -1,6 +1,7 @@
 // The master's end of the line to its guard; see guard/guard.h for the messages.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -25,6 +26,7 @@ struct ChildEnded {
 struct GuardGone {};
 struct Go {
   bool successor = false;
+  std::optional<std::uint64_t> manager;  // there is a service manager; its WATCHDOG_USEC or 0
 };
 struct Freeze {};  // the successor is up: stop acting
 struct Thaw {};    // the successor is gone: act again
@@ -56,6 +58,8 @@ class GuardLink {
   // The guard becomes that program (how 1) or, through it, --reexec-as (how 2).
   void renew(int program, int how);
   void leave_with(int exit_status);
+  // Passed on to the service manager as it is. A descriptor has to live until it is sent.
+  void tell_manager(std::string_view text, int fd);
   void close();
 
   [[nodiscard]] int socket() const { return socket_; }  // -1: the guard is gone

@@ -78,9 +78,20 @@ Result<os::Spawned> Master::spawn_beside(const os::SpawnSpec& spec) {
 
 Status Master::begin_upgrade(bool smooth, bool rollback) {
   if (guard_.socket() < 0) {
-    return upgrade_pool(smooth, rollback);  // nobody could start a master beside this one
+    // Nobody could start a master beside this one.
+    if (settings_.hook(pool::Hook::kBeforeUpgrade).empty()) {
+      return upgrade_pool(smooth, rollback);
+    }
+    settings_.pending_upgrades = 1;
+    settings_.pending_smooth = smooth;
+    settings_.pending_rollback = rollback;
+    settings_dirty_ = true;
+    persist();
+    begin_pending_upgrade();
+    return Ok{};
   }
   ++settings_.pending_upgrades;
+  settings_.pending_config = !settings_.arguments.empty();
   settings_.pending_smooth = smooth;
   settings_.pending_rollback = rollback;
   settings_dirty_ = true;
@@ -154,6 +165,7 @@ Status Master::begin_reload() {
                                      check.error().message());
     return check.error();
   }
+  events_out_->add("reload_started", [](wire::EventFields& /*fields*/) {});
   handoff_ = {Handoff::Stage::kChecking, check->pid, check->pidfd, now_ + kCheckPatience};
   return Ok{};
 }
@@ -251,6 +263,9 @@ void Master::fail_handoff(const std::string& reason) {
   to_ruby_ = false;
   const bool upgrade = std::exchange(settings_.pending_upgrades, 0) > 0;
   settings_dirty_ = true;
+  events_out_->add("reload_failed", [&](wire::EventFields& fields) {
+    fields.field("reason", reason).field("upgrade", upgrade);
+  });
   log_->error("reload_failed",
               "Can not initiate einhorn master reload safely, aborting: " + reason);
   persist();
@@ -278,6 +293,8 @@ void Master::freeze() {
 
 // The snapshot with every client in it; the guard gets what it has to keep.
 Status Master::write_all_down() {
+  publish_what_waited();
+  events_out_->flush();  // what is numbered goes on with its connection
   wire::Snapshot all = snapshot();
   for (const auto& [id, connection] : server_->connections()) {
     if (connection.fd >= 0 && !connection.closing) {

@@ -1,54 +1,23 @@
 #include "master/interceptor.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "os/door.h"
 
 namespace einhorn::master {
 namespace {
 
 constexpr std::string_view kControlName = "intercept";
+constexpr std::string_view kDoorName = "door";
 constexpr std::string_view kWatchPrefix = "watch:";
 constexpr std::string_view kFormPrefix = "form:";
-constexpr Duration kLived = std::chrono::seconds{1};
-constexpr Duration kFirstDelay = std::chrono::milliseconds{20};
-constexpr Duration kMostDelay = std::chrono::seconds{5};
-constexpr int kMaxMessagesPerTurn = 256;
-
-using Lines = std::vector<std::pair<std::string, std::string>>;
-
-Lines lines_of(std::string_view text) {
-  Lines lines;
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    if (const std::size_t equals = line.find('='); equals != std::string_view::npos) {
-      lines.emplace_back(line.substr(0, equals), line.substr(equals + 1));
-    }
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return lines;
-}
-
-std::string value_of(const Lines& lines, std::string_view key) {
-  for (const auto& [name, value] : lines) {
-    if (name == key) {
-      return value;
-    }
-  }
-  return "";
-}
-
-std::uint64_t number(std::string_view text) {
-  std::uint64_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
-}
 
 // Events for programs that read the log: static texts, and not whatever the supervisor says.
 std::string_view event_name(std::string_view said) {
   for (const std::string_view known :
        {"intercepted", "bind_seen", "intercept_option", "intercept_failed", "intercept_epoll",
-        "intercept_blind", "intercept_file"}) {
+        "intercept_blind", "intercept_file", "intercept_shut", "drain_failed", "drain_incomplete",
+        "probe_failed"}) {
     if (said == known) {
       return known;
     }
@@ -60,11 +29,34 @@ std::string_view event_name(std::string_view said) {
 
 Interceptor::Interceptor(os::Kernel& kernel, GuardLink& guard, Log& log,
                          const wire::Settings& settings, Hooks hooks)
-    : kernel_(kernel), guard_(guard), log_(log), settings_(settings), hooks_(std::move(hooks)) {}
+    : kernel_(kernel),
+      guard_(guard),
+      log_(log),
+      settings_(settings),
+      hooks_(std::move(hooks)),
+      supervisor_(kernel, guard, log, settings,
+                  {.name = kControlName,
+                   .token = Companion::kInterceptToken,
+                   .failed_event = "intercept_failed",
+                   .restart_event = "intercept_restart",
+                   .what = "The supervisor of programs",
+                   .meanwhile = "Programs that bind wait for it."},
+                  {.program =
+                       [this] {
+                         return Companion::our_own_program(
+                             settings_, {"--intercept-fd", std::to_string(settings_.control)});
+                       },
+                   .born =
+                       [this] {
+                         tell_everything();
+                         hooks_.renewed();
+                       },
+                   .said = [this](const os::Message& message) { on_message(message); },
+                   .started = hooks_.started}) {}
 
 Interceptor::~Interceptor() {
-  if (control_ >= 0) {
-    kernel_.close(control_);
+  if (door_ >= 0) {
+    kernel_.close(door_);
   }
   for (const auto& [name, fd] : forms_) {
     kernel_.close(fd);
@@ -74,18 +66,17 @@ Interceptor::~Interceptor() {
   }
 }
 
-bool Interceptor::is_ours(std::string_view name) {
-  return name == kControlName || name.starts_with(kWatchPrefix) || name.starts_with(kFormPrefix);
-}
-
-void Interceptor::adopt(std::string_view name, int fd) {
-  if (name == kControlName) {
-    control_ = fd;
+bool Interceptor::adopt(std::string_view name, int fd) {
+  if (name == kDoorName) {
+    door_ = fd;
   } else if (name.starts_with(kWatchPrefix)) {
-    watches_[number(name.substr(kWatchPrefix.size()))].fd = fd;
-  } else {
+    watches_[number_of(name.substr(kWatchPrefix.size()))].fd = fd;
+  } else if (name.starts_with(kFormPrefix)) {
     forms_[std::string(name)] = fd;
+  } else {
+    return supervisor_.adopt(name, fd);
   }
+  return true;
 }
 
 void Interceptor::share(const wire::ListenerRecord& record, int fd) {
@@ -93,6 +84,10 @@ void Interceptor::share(const wire::ListenerRecord& record, int fd) {
 }
 
 bool Interceptor::knows(WorkerId worker) {
+  if (settings_.intercept == wire::Interception::kPreload) {
+    unwatched_[worker.epoch.value] = worker;
+    return true;
+  }
   const auto found = watches_.find(worker.epoch.value);
   if (found == watches_.end()) {
     return false;
@@ -103,180 +98,105 @@ bool Interceptor::knows(WorkerId worker) {
 
 void Interceptor::start(Instant now, int keep_below, bool renew) {
   keep_below_ = keep_below;
-  started_at_ = now;
-  if (control_ < 0) {
-    spawn(now);
-    return;
-  }
-  watch_control();
-  if (renew) {
-    leaving_ = true;
-    send("LEAVE=1");
-  } else {
-    send("SYNC=1");
+  if (!supervisor_.start(now, keep_below, renew)) {
+    supervisor_.send("SYNC=1");
   }
 }
 
-void Interceptor::spawn(Instant now) {
-  start_at_.reset();
-  Result<std::pair<int, int>> pair = kernel_.socket_pair();
-  Result<int> theirs =
-      pair ? kernel_.raise(pair->second, std::max(settings_.control + 1, keep_below_))
-           : Result<int>(pair.error());
-  Result<os::Spawned> spawned = Result<os::Spawned>(os::Spawned{});
-  if (theirs) {
-    os::SpawnSpec spec;
-    // The very program that we are, whatever its file is by now.
-    spec.program = "/proc/self/exe";
-    spec.arguments = {settings_.script, "--intercept-fd", std::to_string(settings_.control), "--"};
-    spec.arguments.insert(spec.arguments.end(), settings_.original_command.begin(),
-                          settings_.original_command.end());
-    spec.environment = settings_.start_environment;
-    spec.descriptors = {{*theirs, settings_.control}};
-    spec.keep_below = *theirs + 1;
-    spec.sibling = guard_.socket() >= 0;
-    spawned = kernel_.spawn(spec);
-    kernel_.close(*theirs);
-  }
-  const bool failed = !theirs || !spawned || spawned->failed;
-  if (!failed) {
-    control_ = pair->first;
-    started_at_ = now;
-    kernel_.close(spawned->pidfd);
-    hooks_.started(spawned->pid);
-    guard_.keep(kControlName, control_);
-    watch_control();
-    tell_everything(!watches_.empty());
-    return;
-  }
-  const Error error = !theirs ? theirs.error() : !spawned ? spawned.error() : *spawned->failed;
-  log_.error("intercept_failed", "Can't start the supervisor of programs: " + error.message());
-  if (pair) {
-    kernel_.close(pair->first);
-  }
-  if (spawned && spawned->failed) {
-    hooks_.started(spawned->pid);
-    kernel_.close(spawned->pidfd);
-  }
-  delay_ = std::clamp(delay_ * 2, kFirstDelay, kMostDelay);
-  start_at_ = now + delay_;
-}
-
-void Interceptor::tell_everything(bool adopted) {
-  unsent_.clear();
-  std::string text = std::string("SETTINGS=1\ntell_all=") + (settings_.intercept_all ? "1" : "0");
+void Interceptor::tell_everything() {
+  std::string text = std::string("SETTINGS=1\ntell_all=") + (settings_.intercept_all ? "1" : "0") +
+                     "\nprobe=" + settings_.listen_probe;
   for (const std::string& rule : settings_.intercept_rules) {
     text += "\nrule=" + rule;
   }
-  send(std::move(text));
+  supervisor_.send(std::move(text));
+  const bool used = !watches_.empty() || !unwatched_.empty();
   for (const auto& [index, entry] : shared_) {
     const wire::ListenerRecord& record = entry.first;
-    send("SHARED=" + std::to_string(index) + "\nbacklog=" + std::to_string(record.backlog) +
-             "\nname=" + record.name + "\nbackup=" + record.backup,
-         entry.second);
+    supervisor_.send("SHARED=" + std::to_string(index) +
+                         "\nbacklog=" + std::to_string(record.backlog) + "\nname=" + record.name +
+                         "\nbackup=" + record.backup + "\nused=" + (used ? "1" : "0"),
+                     {entry.second});
   }
   for (const auto& [name, fd] : forms_) {
     const std::size_t colon = name.rfind(':');
-    send("FORM=" + name.substr(kFormPrefix.size(), colon - kFormPrefix.size()) +
-             "\nnumber=" + name.substr(colon + 1),
-         fd);
+    supervisor_.send("FORM=" + name.substr(kFormPrefix.size(), colon - kFormPrefix.size()) +
+                         "\nnumber=" + name.substr(colon + 1),
+                     {fd});
   }
   for (const auto& [epoch, watch] : watches_) {
-    send("WORKER=" + std::to_string(epoch) +
-             "\nslot=" + std::to_string(watch.worker ? watch.worker->slot.value : 0),
-         watch.fd);
+    tell_worker(epoch, watch);
   }
-  if (adopted) {
-    send("ADOPTED=1");
+  if (door_ >= 0) {
+    supervisor_.send("DOOR=1\nsecret=" + settings_.intercept_secret, {door_});
   }
+  if (!watches_.empty()) {
+    supervisor_.send("ADOPTED=1");
+  }
+}
+
+void Interceptor::tell_worker(std::uint64_t epoch, const Watch& watch) {
+  supervisor_.send("WORKER=" + std::to_string(epoch) +
+                       "\nslot=" + std::to_string(watch.worker ? watch.worker->slot.value : 0),
+                   {watch.fd});
 }
 
 void Interceptor::add(WorkerId worker, int notify) {
-  watches_[worker.epoch.value] = {notify, worker};
-  guard_.keep(std::string(kWatchPrefix) + std::to_string(worker.epoch.value), notify);
-  if (control_ >= 0 && !leaving_) {
-    send("WORKER=" + std::to_string(worker.epoch.value) +
-             "\nslot=" + std::to_string(worker.slot.value),
-         notify);
-  }
-}
-
-void Interceptor::send(std::string text, int fd) {
-  unsent_.push_back({std::move(text), fd});
-  flush();
-}
-
-void Interceptor::flush() {
-  std::size_t sent = 0;
-  while (sent < unsent_.size() && control_ >= 0) {
-    const Unsent& next = unsent_[sent];
-    const os::Transfer transfer =
-        kernel_.send(control_, next.text, next.fd >= 0 ? std::span(&next.fd, 1) : std::span<int>());
-    if (transfer.kind == os::Transfer::Kind::kWouldBlock) {
-      break;
-    }
-    ++sent;  // done, or it is gone, which on_ready will notice
-  }
-  unsent_.erase(unsent_.begin(), unsent_.begin() + static_cast<std::ptrdiff_t>(sent));
-  if (control_ >= 0 && writable_watched_ != !unsent_.empty()) {
-    watch_control();
-  }
-}
-
-void Interceptor::watch_control() {
-  writable_watched_ = !unsent_.empty();
-  if (Status watched = kernel_.watch(control_, kToken, {true, writable_watched_}); !watched) {
-    log_.error("intercept_failed", watched.error().message());
-  }
-}
-
-void Interceptor::on_ready(const os::Ready& ready, Instant now) {
-  if (ready.writable) {
-    flush();
-  }
-  for (int i = 0; i < kMaxMessagesPerTurn && control_ >= 0; ++i) {
-    const os::Message message = kernel_.receive(control_);
-    if (message.kind == os::Transfer::Kind::kWouldBlock) {
-      return;
-    }
-    if (message.kind == os::Transfer::Kind::kClosed) {
-      on_gone(now);
-      return;
-    }
-    on_message(message);
-  }
-}
-
-void Interceptor::on_gone(Instant now) {
-  kernel_.unwatch(control_);
-  kernel_.close(control_);
-  control_ = -1;
-  guard_.forget(kControlName);
-  if (std::exchange(leaving_, false)) {
-    spawn(now);
+  if (notify < 0) {
+    unwatched_[worker.epoch.value] = worker;
     return;
   }
-  delay_ =
-      now - started_at_ > kLived ? Duration{0} : std::clamp(delay_ * 2, kFirstDelay, kMostDelay);
-  log_.error("intercept_restart",
-             "The supervisor of programs has died; starting it again. Programs that bind wait "
-             "for it.");
-  if (delay_ == Duration{0}) {
-    spawn(now);
-  } else {
-    start_at_ = now + delay_;
+  Watch& watch = watches_[worker.epoch.value];
+  if (watch.fd >= 0) {  // of one whose record was lost, whose number is given anew
+    supervisor_.drop(watch.fd);
+    kernel_.close(watch.fd);
   }
+  watch = {notify, worker};
+  guard_.keep(std::string(kWatchPrefix) + std::to_string(worker.epoch.value), notify);
+  tell_worker(worker.epoch.value, watch);
 }
 
-void Interceptor::turn(Instant now) {
-  if (start_at_ && *start_at_ <= now) {
-    spawn(now);
+void Interceptor::ended(WorkerId worker) {
+  unwatched_.erase(worker.epoch.value);
+  supervisor_.send("ENDED=" + std::to_string(worker.epoch.value));
+}
+
+// A supervisor that is not there hears of these when it comes.
+void Interceptor::probe(WorkerId worker, Pid pid) { ask("PROBE=", worker, pid); }
+void Interceptor::drain(WorkerId worker, Pid pid) { ask("DRAIN=", worker, pid); }
+
+void Interceptor::ask(const char* verb, WorkerId worker, Pid pid) {
+  supervisor_.send(verb + std::to_string(worker.epoch.value) +
+                   "\nslot=" + std::to_string(worker.slot.value) + "\npid=" + std::to_string(pid));
+}
+
+void Interceptor::signaled(WorkerId worker) {
+  supervisor_.send("SIGNALED=" + std::to_string(worker.epoch.value));
+}
+
+std::vector<std::string> Interceptor::environment_for(WorkerId worker) const {
+  const std::string epoch = std::to_string(worker.epoch.value);
+  const std::string slot = std::to_string(worker.slot.value);
+  std::vector<std::string> variables = {
+      "EINHORN_INTERCEPT=" + settings_.intercept_door + ":" + epoch + ":" + slot + ":" +
+      os::door_token(settings_.intercept_secret, worker.epoch.value, worker.slot.value)};
+  if (settings_.intercept_io_uring) {
+    variables.emplace_back("EINHORN_INTERCEPT_IO_URING=1");
   }
+  return variables;
+}
+
+std::optional<WorkerId> Interceptor::worker_of(std::uint64_t epoch) const {
+  if (const auto watch = watches_.find(epoch); watch != watches_.end()) {
+    return watch->second.worker;
+  }
+  const auto found = unwatched_.find(epoch);
+  return found != unwatched_.end() ? std::optional(found->second) : std::nullopt;
 }
 
 void Interceptor::on_message(const os::Message& message) {
-  const Lines lines = lines_of(message.text);
-  const std::string verb = lines.empty() ? "" : lines[0].first;
+  const KeyValues lines = key_values(message.text);
+  const std::string_view verb = lines.empty() ? "" : lines[0].first;
   if (verb == "FORM") {
     on_form(lines, message.fds);
     return;
@@ -285,37 +205,40 @@ void Interceptor::on_message(const os::Message& message) {
     kernel_.close(fd);
   }
   if (verb == "LISTENING") {
-    const auto watch = watches_.find(number(lines[0].second));
-    if (watch != watches_.end() && watch->second.worker) {
-      hooks_.listening(*watch->second.worker);
+    if (const auto worker = worker_of(number_of(lines[0].second))) {
+      hooks_.listening(*worker);
+    }
+  } else if (verb == "DRAINED" || verb == "PROBED") {
+    if (const auto worker = worker_of(number_of(lines[0].second))) {
+      (verb == "DRAINED" ? hooks_.drained : hooks_.probed)(*worker);
     }
   } else if (verb == "GONE") {
-    const auto watch = watches_.find(number(lines[0].second));
+    const auto watch = watches_.find(number_of(lines[0].second));
     if (watch != watches_.end()) {
-      guard_.forget(std::string(kWatchPrefix) + lines[0].second);
-      std::erase_if(unsent_, [&](const Unsent& each) { return each.fd == watch->second.fd; });
+      guard_.forget(std::string(kWatchPrefix) + std::string(lines[0].second));
+      supervisor_.drop(watch->second.fd);
       kernel_.close(watch->second.fd);
       watches_.erase(watch);
     }
   } else if (verb == "SAY") {
     const std::string_view event = event_name(value_of(lines, "event"));
     if (lines[0].second == "error") {
-      log_.error(event, value_of(lines, "text"));
+      log_.error(event, std::string(value_of(lines, "text")));
     } else {
-      log_.info(event, value_of(lines, "text"));
+      log_.info(event, std::string(value_of(lines, "text")));
     }
   }
 }
 
-void Interceptor::on_form(const Lines& lines, const std::vector<int>& fds) {
+void Interceptor::on_form(const KeyValues& lines, const std::vector<int>& fds) {
   if (fds.size() != 1) {
     for (const int fd : fds) {
       kernel_.close(fd);
     }
     return;
   }
-  const std::string name =
-      std::string(kFormPrefix) + lines[0].second + ":" + value_of(lines, "number");
+  const std::string name = std::string(kFormPrefix) + std::string(lines[0].second) + ":" +
+                           std::string(value_of(lines, "number"));
   // Above what workers get, so that no spawn has to make room.
   Result<int> raised = kernel_.raise(fds[0], keep_below_);
   const int fd = raised ? *raised : fds[0];
@@ -327,8 +250,9 @@ void Interceptor::on_form(const Lines& lines, const std::vector<int>& fds) {
 }
 
 void Interceptor::list(std::vector<std::pair<std::string, int>>& all) const {
-  if (control_ >= 0) {
-    all.emplace_back(kControlName, control_);
+  supervisor_.list(all);
+  if (door_ >= 0) {
+    all.emplace_back(kDoorName, door_);
   }
   for (const auto& [name, fd] : forms_) {
     all.emplace_back(name, fd);

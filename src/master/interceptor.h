@@ -2,8 +2,9 @@
 // it answers with; see intercept/supervisor.h for the messages and os/intercept.h for the idea.
 //
 // Whatever the supervisor needs is also kept by the guard, under these names: "intercept" our end
-// of the line, "watch:EPOCH" the notify descriptor of a worker's filter, "form:INDEX:NUMBER" a form
-// of a shared socket. A dead supervisor is started again at once; programs wait for it.
+// of the line (master/companion.h), "watch:EPOCH" the notify descriptor of a worker's filter, "door"
+// where programs ask that no filter watches (os/door.h), "form:INDEX:NUMBER" a form of a shared
+// socket. Programs wait while there is no supervisor.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,8 @@
 
 #include "base/ids.h"
 #include "base/instant.h"
+#include "base/key_values.h"
+#include "master/companion.h"
 #include "master/guard_link.h"
 #include "master/log.h"
 #include "os/kernel.h"
@@ -26,11 +29,12 @@ namespace einhorn::master {
 
 class Interceptor {
  public:
-  static constexpr std::uint64_t kToken = 4;
-
   struct Hooks {
     std::function<void(WorkerId)> listening;  // that worker's program serves
     std::function<void(Pid)> started;         // a process that is no worker
+    std::function<void(WorkerId)> probed;     // it has answered its probe
+    std::function<void(WorkerId)> drained;    // its connections are over, or nobody can say
+    std::function<void()> renewed;            // there is a supervisor that knows of no drain
   };
 
   Interceptor(os::Kernel& kernel, GuardLink& guard, Log& log, const wire::Settings& settings,
@@ -40,8 +44,7 @@ class Interceptor {
   Interceptor& operator=(const Interceptor&) = delete;
 
   // What the guard has kept. False: that name is none of ours.
-  static bool is_ours(std::string_view name);
-  void adopt(std::string_view name, int fd);
+  bool adopt(std::string_view name, int fd);
   // A shared socket; the descriptor stays the caller's.
   void share(const wire::ListenerRecord& record, int fd);
   // Which worker has which filter, after a restart of the master. False: it has none that anybody
@@ -50,12 +53,20 @@ class Interceptor {
 
   // Goes on with the supervisor that there is, or starts one. `renew`: with another program.
   void start(Instant now, int keep_below, bool renew);
-  // Takes the notify descriptor over.
+  // A worker that was started. Takes the notify descriptor over; -1: it asks at the door.
   void add(WorkerId worker, int notify);
+  // It is no worker any more.
+  void ended(WorkerId worker);
+  // Looks whether it answers, and says so by Hooks::probed.
+  void probe(WorkerId worker, Pid pid);
+  // Takes its accepting away, and answers by Hooks::drained.
+  void drain(WorkerId worker, Pid pid);
+  // It has got its stop signal.
+  void signaled(WorkerId worker);
+  // What an unwatched program needs in its environment.
+  [[nodiscard]] std::vector<std::string> environment_for(WorkerId worker) const;
 
-  void on_ready(const os::Ready& ready, Instant now);
-  [[nodiscard]] std::optional<Instant> next_deadline() const { return start_at_; }
-  void turn(Instant now);
+  [[nodiscard]] Companion& companion() { return supervisor_; }
   // Everything that a new guard has to keep.
   void list(std::vector<std::pair<std::string, int>>& all) const;
 
@@ -64,36 +75,25 @@ class Interceptor {
     int fd = -1;
     std::optional<WorkerId> worker;
   };
-  struct Unsent {
-    std::string text;
-    int fd = -1;
-  };
-  void spawn(Instant now);
-  void tell_everything(bool adopted);
-  void on_gone(Instant now);
+  [[nodiscard]] std::optional<WorkerId> worker_of(std::uint64_t epoch) const;
+  void tell_everything();
+  void tell_worker(std::uint64_t epoch, const Watch& watch);
   void on_message(const os::Message& message);
-  void on_form(const std::vector<std::pair<std::string, std::string>>& lines,
-               const std::vector<int>& fds);
-  void send(std::string text, int fd = -1);
-  void flush();
-  void watch_control();
+  void ask(const char* verb, WorkerId worker, Pid pid);
+  void on_form(const KeyValues& lines, const std::vector<int>& fds);
 
   os::Kernel& kernel_;
   GuardLink& guard_;
   Log& log_;
   const wire::Settings& settings_;
   Hooks hooks_;
-  int control_ = -1;
-  bool writable_watched_ = false;
+  Companion supervisor_;
+  int door_ = -1;
+  std::map<std::uint64_t, WorkerId> unwatched_;  // those that ask at the door, by epoch
   int keep_below_ = 0;
   std::map<std::uint32_t, std::pair<wire::ListenerRecord, int>> shared_;
   std::map<std::string, int> forms_;  // by the name that the guard has for it
   std::map<std::uint64_t, Watch> watches_;
-  std::vector<Unsent> unsent_;
-  std::optional<Instant> start_at_;
-  Instant started_at_;
-  Duration delay_{0};
-  bool leaving_ = false;  // it was told to leave, for another program
 };
 
 }  // namespace einhorn::master

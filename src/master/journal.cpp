@@ -30,6 +30,7 @@ Status Journal::rewrite(const wire::Snapshot& snapshot) {
     kernel_.close(*file);
     return note.error();
   }
+  (*note)->events = events_;
   if (Status written = kernel_.write_at(*file, wire::kJournalStart, journal); !written) {
     kernel_.unmap_note(*note);
     kernel_.close(*file);
@@ -48,6 +49,13 @@ Status Journal::rewrite(const wire::Snapshot& snapshot) {
   fresh_bytes_ = journal.size();
   broken_ = false;
   return Ok{};
+}
+
+void Journal::note_events(std::uint64_t number) {
+  events_ = number;
+  if (note_ != nullptr) {
+    note_->events = number;
+  }
 }
 
 Status Journal::append(const std::string& entry) {

@@ -31,6 +31,8 @@ class Journal {
   [[nodiscard]] bool bloated() const;
   // For the next spawn; null before the first rewrite.
   [[nodiscard]] os::SpawnNote* note() const { return note_; }
+  // The number of the last event: in the page, so that it costs no call and is never lost.
+  void note_events(std::uint64_t number);
   // Of a hand-off that neither side heard the end of: true if that side is the one to go on.
   [[nodiscard]] static bool decide(os::SpawnNote& note, os::SpawnNote::Next goes_on);
   [[nodiscard]] int fd() const { return fd_; }
@@ -44,6 +46,7 @@ class Journal {
   std::uint64_t end_ = wire::kJournalStart;
   std::uint64_t fresh_bytes_ = 0;
   bool broken_ = false;
+  std::uint64_t events_ = 0;
 };
 
 }  // namespace einhorn::master

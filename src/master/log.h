@@ -40,6 +40,7 @@ class Log {
   // Appends to that file from now on; "": standard error. On an error the log stays where it is.
   Status open(const std::string& path);
   void set_verbosity(std::int32_t verbosity) { verbosity_ = verbosity; }
+  void set_json(bool json) { json_ = json; }
   void set_time(WallTime now) { now_ = now; }
   void set_pid(Pid pid) { pid_ = pid; }
 

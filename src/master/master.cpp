@@ -4,7 +4,10 @@
 #include <array>
 #include <csignal>
 
+#include "master/exit_status.h"
+#include "master/preload.h"
 #include "master/report.h"
+#include "master/worker_program.h"
 #include "wire/notification.h"
 
 namespace einhorn::master {
@@ -13,18 +16,6 @@ namespace {
 constexpr std::uint64_t kKindMask = ~((std::uint64_t{1} << 40U) - 1);
 constexpr int kMaxMessagesPerTurn = 256;
 constexpr std::int64_t kWallStep = 1'000'000'000;  // a wall clock that jumped by this was set
-// As in siginfo_t.
-constexpr int kChildKilled = 2;
-constexpr int kChildDumped = 3;
-
-pool::ExitStatus exit_status(os::Ended how) {
-  pool::ExitStatus status;
-  const bool signaled = how.code == kChildKilled || how.code == kChildDumped;
-  status.kind = signaled ? pool::ExitStatus::Kind::kSignaled : pool::ExitStatus::Kind::kExited;
-  status.value = how.status;
-  status.core_dumped = how.code == kChildDumped;
-  return status;
-}
 
 }  // namespace
 
@@ -54,6 +45,7 @@ bool Master::turn() {
   now_ = kernel_.now();
   check_wall_clock();
   log_->set_time(to_wall(now_, settings_.wall_offset));
+  events_out_->set_time(now_, to_wall(now_, settings_.wall_offset));
   // The guard first: it may say how a worker ended whose death is among the rest.
   const auto end = ready.begin() + static_cast<std::ptrdiff_t>(count);
   std::stable_sort(ready.begin(), end, [](const os::Ready& left, const os::Ready& right) {
@@ -69,19 +61,66 @@ bool Master::turn() {
     on_handoff_deadline();
   }
   if (!exit_code_) {
+    examiner_->turn(now_);
+  }
+  if (!exit_code_) {
     const std::optional<Instant> due = pool_->next_deadline();
     if (due && *due <= now_) {
       apply(pool::event::TimerDue{});
     }
   }
-  if (!exit_code_ && interceptor_) {
-    interceptor_->turn(now_);
+  for (Companion* companion : companions_) {
+    if (!exit_code_) {
+      companion->turn(now_);
+    }
+  }
+  if (!exit_code_ && cgroups_) {
+    cgroups_->turn(now_);
+  }
+  if (!exit_code_ && capture_) {
+    capture_->turn(now_);
+    if (!capture_->asking()) {
+      publish_what_waited();
+    }
   }
   if (!exit_code_) {
+    hooks_->turn(now_);
+  }
+  if (!exit_code_) {
+    leave_when_written();
+    if (exit_code_) {
+      leave(*exit_code_);
+    }
+  }
+  if (!exit_code_ && drains_) {
+    drains_->turn(now_);
+  }
+  if (!exit_code_ && zygotes_) {
+    zygotes_->turn(now_);
+  }
+  if (!exit_code_) {
+    if (auto seen = load_watch_.look(*pool_, *roster_, descriptors_.listeners, now_)) {
+      apply(*seen);
+    }
+  }
+  if (!exit_code_) {
+    events_out_->turn();
     server_->continue_waiting(now_);
   }
+  if (!exit_code_) {
+    close_drained_sockets();
+  }
+  tell_manager();
   watch_guard();
   return !exit_code_;
+}
+
+void Master::tell_manager() {
+  if (!exit_code_ && guard_.socket() >= 0) {
+    const bool handing_off =
+        handoff_.stage != Handoff::Stage::kNone || settings_.pending_upgrades > 0;
+    manager_->turn(handing_off, now_);
+  }
 }
 
 // Messages to the guard that found no room go out when there is some.
@@ -99,13 +138,49 @@ std::optional<Instant> Master::next_deadline() {
   if (server && (!next || *server < *next)) {
     next = server;
   }
-  const std::optional<Instant> supervisor =
-      interceptor_ ? interceptor_->next_deadline() : std::nullopt;
-  if (supervisor && (!next || *supervisor < *next)) {
-    next = supervisor;
+  for (const Companion* companion : companions_) {
+    const std::optional<Instant> due = companion->next_deadline();
+    if (due && (!next || *due < *next)) {
+      next = due;
+    }
+  }
+  for (const std::optional<Instant>& due : {capture_ ? capture_->next_deadline() : std::nullopt,
+                                            cgroups_ ? cgroups_->next_deadline() : std::nullopt}) {
+    if (due && (!next || *due < *next)) {
+      next = due;
+    }
+  }
+  const std::optional<Instant> drain = drains_ ? drains_->next_deadline() : std::nullopt;
+  if (drain && (!next || *drain < *next)) {
+    next = drain;
+  }
+  const std::optional<Instant> hook = hooks_->next_deadline();
+  if (hook && (!next || *hook < *next)) {
+    next = hook;
+  }
+  const std::optional<Instant> load = load_watch_.next_deadline(*pool_);
+  if (load && (!next || *load < *next)) {
+    next = load;
+  }
+  const std::optional<Instant> examined = examiner_->next_deadline();
+  if (examined && (!next || *examined < *next)) {
+    next = examined;
+  }
+  const std::optional<Instant> events = events_out_->next_deadline();
+  if (events && (!next || *events < *next)) {
+    next = events;
+  }
+  const std::optional<Instant> zygotes = zygotes_ ? zygotes_->next_deadline() : std::nullopt;
+  if (zygotes && (!next || *zygotes < *next)) {
+    next = zygotes;
   }
   if (handoff_.stage != Handoff::Stage::kNone && (!next || handoff_.deadline < *next)) {
     next = handoff_.deadline;
+  }
+  const std::optional<Instant> manager =
+      guard_.socket() >= 0 ? manager_->next_deadline() : std::nullopt;
+  if (manager && (!next || *manager < *next)) {
+    next = manager;
   }
   return next;
 }
@@ -133,12 +208,34 @@ void Master::on_ready(const os::Ready& ready) {
     case Roster::kWorkerToken:
       on_worker_dead(static_cast<std::uint32_t>(low));
       return;
+    case HookRunner::kOutputToken:
+      hooks_->on_output(low);
+      return;
+    case HookRunner::kDeathToken:
+      hooks_->on_death(low, now_);
+      return;
+    case Zygotes::kSocketToken:
+      if (zygotes_) {
+        zygotes_->on_socket(low, ready, now_);
+      }
+      return;
+    case Zygotes::kDeathToken:
+      if (zygotes_) {
+        zygotes_->on_death(low, now_);
+      }
+      return;
     default:
       break;
   }
-  if (ready.token == Interceptor::kToken) {
-    if (interceptor_) {
-      interceptor_->on_ready(ready, now_);
+  for (Companion* companion : companions_) {
+    if (ready.token == companion->token()) {
+      companion->on_ready(ready, now_);
+      return;
+    }
+  }
+  if (ready.token == Prober::kToken) {
+    if (prober_) {
+      prober_->on_ready();
     }
     return;
   }
@@ -200,6 +297,7 @@ void Master::on_guard_gone() {
     fail_handoff("the guard is gone");
   }
   public_pid_ = own_pid_;
+  events_out_->add("guard_lost", [](wire::EventFields& /*fields*/) {});
   log_->set_pid(own_pid_);
   log_->error("guard_lost",
               "The guard is gone. Workers and sockets stay; start einhorn again with the same "
@@ -209,6 +307,10 @@ void Master::on_guard_gone() {
       process->orphan = true;
     }
   }
+  if (zygotes_) {
+    zygotes_->on_guard_lost(now_);
+  }
+  hooks_->on_guard_lost();
   if (settings_.kill_children_on_exit) {
     // The kernel has sent the workers their signal at the guard's death.
     apply(pool::event::Stop{pool_->config().stop_signal, true});
@@ -218,6 +320,8 @@ void Master::on_guard_gone() {
 }
 
 void Master::on_guard_signal(int signal) {
+  events_out_->add("signal_received",
+                   [signal](wire::EventFields& fields) { fields.signal("signal", signal); });
   const int stop = pool_->config().stop_signal;
   switch (signal) {
     case SIGINT:
@@ -228,6 +332,7 @@ void Master::on_guard_signal(int signal) {
       apply(pool::event::Stop{SIGTERM, false});
       return;
     case SIGQUIT:
+      hurried_ = leaving_.has_value();
       apply(pool::event::Quit{SIGQUIT});
       return;
     case SIGHUP:
@@ -240,6 +345,9 @@ void Master::on_guard_signal(int signal) {
       }
       return;
     case SIGUSR1:
+      if (capture_) {
+        capture_->reopen();
+      }
       if (Status opened = log_->open(settings_.log_file); !opened) {
         log_->error("log_failed", "Can't reopen the log: " + opened.error().message());
       } else {
@@ -256,7 +364,8 @@ void Master::on_guard_signal(int signal) {
 }
 
 void Master::on_child_ended(Pid pid, os::Ended how) {
-  if (roster_->forget_ghost(pid) || on_handoff_child(pid, how)) {
+  if (roster_->forget_ghost(pid) || on_handoff_child(pid, how) ||
+      examiner_->on_child_ended(pid, how, now_) || hooks_->on_ended(pid, how, now_)) {
     return;
   }
   if (renicers_.erase(pid) > 0) {
@@ -266,7 +375,14 @@ void Master::on_child_ended(Pid pid, os::Ended how) {
     }
     return;
   }
-  const std::optional<WorkerId> worker = roster_->find_pid(pid);
+  std::optional<WorkerId> worker = roster_->find_pid(pid);
+  if (!worker && zygotes_) {
+    if (zygotes_->on_ended(pid, how, now_)) {
+      return;
+    }
+    zygotes_->hear_all(now_);  // it may have been forked just now
+    worker = roster_->find_pid(pid);
+  }
   if (!worker) {
     log_->debug("Reaped process " + std::to_string(pid) + ", which is no worker");
     return;
@@ -275,6 +391,14 @@ void Master::on_child_ended(Pid pid, os::Ended how) {
 }
 
 void Master::exited(WorkerId worker, pool::ExitStatus status) {
+  if (cgroups_ && cgroups_->ended(worker, now_)) {
+    status.out_of_memory =
+        status.kind == pool::ExitStatus::Kind::kSignaled && status.value == SIGKILL;
+    if (!status.out_of_memory) {
+      log_->error("out_of_memory", "A process of worker " + std::to_string(pid_of_(worker)) +
+                                       " was killed for want of memory");
+    }
+  }
   apply(pool::event::Exited{worker, status});
 }
 
@@ -308,7 +432,12 @@ void Master::on_worker_message() {
     for (const int fd : message.fds) {
       kernel_.close(fd);
     }
-    if (const auto worker = roster_->worker_of(message.sender)) {
+    std::optional<WorkerId> worker = roster_->worker_of(message.sender);
+    if (!worker && zygotes_) {
+      zygotes_->hear_all(now_);
+      worker = roster_->worker_of(message.sender);
+    }
+    if (worker) {
       take_worker_message(*worker, message.text);
     } else {
       log_->debug("A notification from process " + std::to_string(message.sender.pid) +
@@ -322,8 +451,8 @@ void Master::take_worker_message(WorkerId worker, std::string_view text) {
   if (said.ready && pool_->config().ack_mode == pool::AckMode::kNotify) {
     apply(pool::event::Acked{worker, pool::AckMode::kNotify});
   }
-  if (said.alive) {
-    apply(pool::event::Pinged{worker, "null"});
+  if (said.alive || said.hung) {
+    apply(pool::event::Pinged{worker, "null", std::nullopt, said.hung});
   }
   if (said.status) {
     apply(pool::event::StatusSaid{worker, *said.status});
@@ -331,6 +460,9 @@ void Master::take_worker_message(WorkerId worker, std::string_view text) {
 }
 
 std::optional<WorkerId> Master::sender(const os::Peer& peer, Pid claimed) {
+  if (zygotes_ && !roster_->find_pid(claimed)) {
+    zygotes_->hear_all(now_);
+  }
   const std::optional<WorkerId> named = roster_->find_pid(claimed);
   if (!named) {
     return std::nullopt;
@@ -342,7 +474,8 @@ std::optional<WorkerId> Master::sender(const os::Peer& peer, Pid claimed) {
   // A helper that a worker ran for this may be gone already, with its ancestry. Then the user
   // counts.
   const bool vanished = kernel_.parent_of(peer.pid) == 0;
-  if (!from && vanished && (peer.uid == 0 || peer.uid == kernel_.own_uid())) {
+  if (!from && vanished &&
+      (peer.uid == 0 || peer.uid == kernel_.own_uid() || peer.uid == settings_.privileges.uid)) {
     return named;
   }
   return std::nullopt;
@@ -364,9 +497,9 @@ void Master::ack(const os::Peer& peer, Pid pid) {
                                  " but is neither it nor its descendant; ignoring ACK.");
 }
 
-void Master::ping(const os::Peer& peer, Pid pid, std::string request_id) {
+void Master::ping(const os::Peer& peer, Pid pid, WorkerPing said) {
   if (const auto worker = sender(peer, pid)) {
-    apply(pool::event::Pinged{*worker, std::move(request_id)});
+    apply(pool::event::Pinged{*worker, std::move(said.request_id), said.busy});
     return;
   }
   log_->error("ping_refused", "Process " + std::to_string(peer.pid) + " sent a ping for PID " +
@@ -402,17 +535,28 @@ std::string Master::report(std::string_view kind) {
     return use ? std::optional<std::uint64_t>(use->resident_bytes) : std::nullopt;
   };
   const Pid guard = guard_.socket() >= 0 ? public_pid_ : 0;
-  const ReportInput input{*pool_,
-                          settings_,
-                          programs_,
-                          listeners_,
-                          guard,
-                          own_pid_,
-                          memory(guard).value_or(0),
-                          memory(own_pid_).value_or(0),
-                          now_,
-                          pid_of_,
-                          memory};
+  ReportInput input{*pool_,
+                    settings_,
+                    programs_,
+                    listeners_,
+                    guard,
+                    own_pid_,
+                    memory(guard).value_or(0),
+                    memory(own_pid_).value_or(0),
+                    now_,
+                    pid_of_,
+                    memory,
+                    capture_.get(),
+                    examiner_->casualties(),
+                    [this](std::uint32_t index) {
+                      const auto found = descriptors_.listeners.find(index);
+                      return found == descriptors_.listeners.end()
+                                 ? std::nullopt
+                                 : kernel_.accept_queue(found->second);
+                    }};
+  if (zygotes_) {
+    add_zygotes(input);
+  }
   if (kind == "json") {
     return state_json(input);
   }
@@ -422,45 +566,26 @@ std::string Master::report(std::string_view kind) {
   return state_yaml(input);
 }
 
-// The program as it is now: directory, path, environment.
+// The program as it is now; srv: in its arguments are the sockets that the pool began with.
 Result<wire::Program> Master::record_program(Version version) {
-  wire::Program program;
-  program.version = version;
-  Result<std::string> directory = kernel_.resolve_directory(
-      settings_.directory.empty() ? settings_.current_directory : settings_.directory);
-  if (!directory) {
-    return directory.error();
+  Result<wire::Program> program = find_worker_program(
+      kernel_, settings_, settings_.start_environment, settings_.current_directory);
+  if (!program) {
+    return program.error();
   }
-  program.directory = *directory;
-  program.environment = settings_.start_environment;
-  program.arguments = programs_.rbegin()->second.arguments;
-  std::string path;
-  for (const std::string& variable : program.environment) {
-    if (variable.starts_with("PATH=")) {
-      path = variable.substr(5);
+  program->version = version;
+  for (std::size_t i = 1; i < program->arguments.size(); ++i) {
+    if (const auto srv = os::find_srv_argument(program->arguments[i])) {
+      for (const auto& [index, listener] : listeners_) {
+        if (listener.from_argument && listener.text == srv->spec) {
+          program->arguments[i] =
+              srv->prefix + std::to_string(settings_.first_descriptor + static_cast<int>(index));
+          break;
+        }
+      }
     }
   }
-  Result<std::string> found =
-      kernel_.find_program(settings_.original_command.at(0), path, program.directory);
-  if (!found) {
-    return found.error();
-  }
-  program.path = pin_program(kernel_, *found, program.directory);
-  program.arguments.at(0) = *found;
   return program;
-}
-
-std::string pin_program(os::Kernel& kernel, const std::string& path, const std::string& directory) {
-  const std::size_t slash = path.rfind('/');
-  if (slash == std::string::npos) {
-    return path;
-  }
-  std::string folder = path.substr(0, slash);
-  if (folder.empty() || folder[0] != '/') {
-    folder = directory + "/" + folder;
-  }
-  Result<std::string> resolved = kernel.resolve_directory(folder);
-  return resolved ? *resolved + path.substr(slash) : path;
 }
 
 Status Master::upgrade_pool(bool smooth, bool rollback) {

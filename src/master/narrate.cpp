@@ -1,25 +1,12 @@
 #include "master/narrate.h"
 
 #include "base/signals.h"
+#include "wire/note_events.h"
 
 namespace einhorn::master {
 namespace {
 
 std::string number(std::uint64_t value) { return std::to_string(value); }
-
-std::string_view name(pool::AckMode mode) {
-  switch (mode) {
-    case pool::AckMode::kTimer:
-      return "timer";
-    case pool::AckMode::kManual:
-      return "manual";
-    case pool::AckMode::kNotify:
-      return "notify";
-    case pool::AckMode::kListen:
-      return "listen";
-  }
-  return "";
-}
 
 std::string worker_list(const std::vector<WorkerId>& workers, const PidOf& pid_of) {
   return list_of_pids(workers, pid_of);
@@ -78,7 +65,7 @@ class Narrator {
   }
   void operator()(const pool::note::AckCount& note) {
     std::string text = "Up to " + number(note.ready) + " / " + number(note.target) + " " +
-                       std::string(name(mode_)) + " ACKs";
+                       std::string(wire::ack_mode_name(mode_)) + " ACKs";
     if (note.streak > 0) {
       text +=
           ", breaking the streak of " + number(note.streak) + " consecutive unacked workers dying";
@@ -92,8 +79,9 @@ class Narrator {
       return;
     }
     about("ack_refused", note.worker, {},
-          "Received a " + std::string(name(note.by)) + " ACK for " + pid(note.worker) +
-              ", but ack_mode is " + std::string(name(mode_)) + ". Ignoring ACK.",
+          "Received a " + std::string(wire::ack_mode_name(note.by)) + " ACK for " +
+              pid(note.worker) + ", but ack_mode is " + std::string(wire::ack_mode_name(mode_)) +
+              ". Ignoring ACK.",
           Level::kError);
   }
   void operator()(const pool::note::AckOverdue& note) {
@@ -199,6 +187,10 @@ class Narrator {
         Level::kError);
     upgrade();
   }
+  void operator()(const pool::note::Scaled& note) {
+    say("scaled", std::string(note.to > note.from ? "Adding" : "Removing") + " workers, " +
+                      number(note.from) + " -> " + number(note.to) + ": " + note.reason);
+  }
   void operator()(const pool::note::NumberChanged& note) {
     say("number_changed", "Number of workers: " + number(note.from) + " -> " + number(note.to),
         Level::kDebug);
@@ -212,6 +204,47 @@ class Narrator {
   }
   void operator()(const pool::note::Recovered& /*note*/) {
     say("recovered", "Starting workers again after having given up.");
+  }
+  void operator()(const pool::note::Condemned& note) {
+    const std::string id = note.request_id.empty() ? "" : ", last request " + note.request_id;
+    about("condemned", note.worker, note.version,
+          "Worker " + pid(note.worker) + (note.killed ? " is killed: " : " hangs: ") +
+              note.complaint + id + ". Its replacement starts.",
+          Level::kError);
+    upgrade();
+  }
+  void operator()(const pool::note::Ailing& note) {
+    about("ailing", note.worker, note.version,
+          "Worker " + pid(note.worker) + " has to be replaced: " + note.complaint);
+  }
+  void operator()(const pool::note::Recycling& note) {
+    about(
+        "recycling", note.worker, note.version,
+        "Recycling worker " + pid(note.worker) + ": a replacement starts (" + note.complaint + ")");
+  }
+  void operator()(const pool::note::Recycled& note) {
+    say("recycled", "Replacements are ready; stopping " + worker_list(note.workers, pid_of_));
+  }
+  void operator()(const pool::note::ProbeFailed& note) {
+    about("probe_failed", note.worker, {},
+          "Probe of worker " + pid(note.worker) + " failed (" + number(note.failures) + " of " +
+              number(note.most) + "): " + note.detail,
+          Level::kError);
+  }
+  void operator()(const pool::note::SlotPaused& note) {
+    std::string text = "Index " + number(note.slot.value) + " is flapping: " + number(note.deaths) +
+                       " deaths within " + seconds_text(note.within) + "s; ";
+    if (note.pause) {
+      text += "paused for " + seconds_text(*note.pause) + "s (retry " + number(note.retry) +
+              " of " + number(note.retries) + ").";
+    } else {
+      text += "given up after " + number(note.retries) +
+              " retries, until an upgrade, inc, dec or set_workers.";
+    }
+    say("slot_paused", std::move(text), Level::kError);
+  }
+  void operator()(const pool::note::SlotResumed& note) {
+    say("slot_resumed", "Index " + number(note.slot.value) + " is tried again after its pause.");
   }
   void operator()(const pool::note::Stopping& note) {
     say("stopping", "Going down: sending " + signal_name(note.signal) +

@@ -1,6 +1,8 @@
 #include "master/option_table.h"
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -10,93 +12,19 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "master/option_beside.h"
+#include "master/option_health.h"
+#include "master/option_hooks.h"
+#include "master/option_identity.h"
+#include "master/option_values.h"
+#include "master/preload.h"
 #include "master/shell_words.h"
+#include "os/identity.h"
 #include "os/intercept.h"
 #include "wire/text.h"
 
 namespace einhorn::master {
 namespace {
-
-// --- values -------------------------------------------------------------------------------------
-
-constexpr double kMostSeconds = 1e9;
-constexpr std::uint32_t kMostCount = 1'000'000;
-
-Error wrong(const std::string& value, const std::string& why) {
-  return make_error("", wire::text::ruby_quoted(value) + ' ' + why);
-}
-
-// The whole of the text as a number in one plain form; none if it is not.
-template <typename Number, typename... Form>
-std::optional<Number> read_number(std::string_view text, Form... form) {
-  Number number{};
-  const char* end = text.data() + text.size();
-  const auto [stop, code] = std::from_chars(text.data(), end, number, form...);
-  if (code != std::errc() || stop != end) {
-    return std::nullopt;
-  }
-  return number;
-}
-
-bool is_whole_number(std::string_view text) {
-  if (text.starts_with('-')) {
-    text.remove_prefix(1);
-  }
-  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
-}
-
-Result<std::int64_t> parse_integer(const std::string& value, std::int64_t least,
-                                   std::int64_t most) {
-  const std::string allowed =
-      "(allowed: " + std::to_string(least) + " to " + std::to_string(most) + ")";
-  if (!is_whole_number(value)) {
-    return wrong(value, "is not a whole number " + allowed);
-  }
-  const std::optional<std::int64_t> number = read_number<std::int64_t>(value);
-  if (!number || *number < least || *number > most) {
-    return wrong(value, "is out of range " + allowed);
-  }
-  return *number;
-}
-
-enum class Zero { kAllowed, kRefused };
-
-Result<Duration> parse_seconds(const std::string& value, Zero zero) {
-  const std::string allowed = std::string("(allowed: ") +
-                              (zero == Zero::kAllowed ? "0" : "more than 0") +
-                              " to 1000000000 seconds)";
-  const std::optional<double> seconds = read_number<double>(value);
-  if (!seconds || !std::isfinite(*seconds)) {
-    return wrong(value, "is not a number " + allowed);
-  }
-  // Less than a nanosecond is nothing.
-  const Duration duration = from_seconds(*seconds + 0.5e-9);
-  const bool too_small =
-      std::signbit(*seconds) || (zero == Zero::kRefused && duration == Duration::zero());
-  if (too_small || *seconds > kMostSeconds) {
-    return wrong(value, "is out of range " + allowed);
-  }
-  return duration;
-}
-
-// Gives the value to `member`, or passes the error on.
-template <typename T, typename Member>
-Status assign(Result<T> value, Member& member) {
-  if (!value) {
-    return std::move(value).error();
-  }
-  member = static_cast<Member>(*value);
-  return Ok{};
-}
-
-template <typename T, typename Member>
-Status assign(Result<T> value, std::optional<Member>& member) {
-  if (!value) {
-    return std::move(value).error();
-  }
-  member = static_cast<Member>(*value);
-  return Ok{};
-}
 
 // --- options with rules of their own ------------------------------------------------------------
 
@@ -146,43 +74,21 @@ Status apply_ack_mode(Options& options, const std::string& value) {
   return Ok{};
 }
 
-Status apply_intercept(Options& options, const std::string& value) {
-  using Intercept = Options::Intercept;
-  if (value.empty() || value == "auto") {
-    options.intercept = Intercept::kAuto;
-  } else if (value == "seccomp") {
-    options.intercept = Intercept::kSeccomp;
-  } else {
-    if (Result<os::InterceptRule> rule = os::parse_intercept_rule(value); !rule) {
-      return rule.error();
-    }
-    options.settings.intercept_rules.push_back(value);
-    if (options.intercept == Intercept::kOff) {
-      options.intercept = Intercept::kAuto;
-    }
+Status apply_preload_command(Options& options, const std::string& value) {
+  Result<std::vector<std::string>> words = split_shell_words(value);
+  if (!words) {
+    return wrong(value, words.error().message());
   }
+  if (words->empty() || words->front().empty()) {
+    return wrong(value, "names no program");
+  }
+  options.settings.preload_command = std::move(*words);
   return Ok{};
 }
 
-Status apply_intercept_all(Options& options, const std::string&) {
-  options.settings.intercept_all = true;
-  if (options.intercept == Options::Intercept::kOff) {
-    options.intercept = Options::Intercept::kAuto;
-  }
-  return Ok{};
-}
-
-Status apply_intercept_fd(Options& options, const std::string& value) {
-  Status status =
-      assign(parse_integer(value, 0, std::numeric_limits<std::int32_t>::max()), options.state_fd);
-  if (status) {
-    options.mode = Options::Mode::kWatch;
-  }
-  return status;
-}
-
-Status apply_preload(Options&, const std::string&) {
-  return make_error("", "preloading is not available yet; start the program without it");
+Status apply_preload_language(Options& options, const std::string& value) {
+  options.settings.preload_language = value;
+  return check_language(value);
 }
 
 Status apply_signal_timeout(Options& options, const std::string& value) {
@@ -194,8 +100,32 @@ Status apply_signal_timeout(Options& options, const std::string& value) {
   return Ok{};
 }
 
+Status apply_number(Options& options, const std::string& value) {
+  options.number_given = true;
+  return assign(parse_count(value), options.config.number);
+}
+
+// N or MIN:MAX
+Status apply_workers(Options& options, const std::string& value) {
+  const std::size_t colon = value.find(':');
+  if (colon == std::string::npos) {
+    return apply_number(options, value);
+  }
+  pool::Config& config = options.config;
+  if (Status least = assign(parse_count(value.substr(0, colon)), config.workers_min); !least) {
+    return least;
+  }
+  if (Status most = assign(parse_count(value.substr(colon + 1)), config.workers_max); !most) {
+    return most;
+  }
+  if (config.workers_min > config.workers_max) {
+    return wrong(value, "ends below its beginning (allowed: MIN:MAX, such as 2:16)");
+  }
+  return Ok{};
+}
+
 Status apply_max_unacked(Options& options, const std::string& value) {
-  Status status = assign(parse_integer(value, 1, limits::kMaxWorkers), options.config.max_unacked);
+  Status status = assign(parse_count(value), options.config.max_unacked);
   if (status) {
     options.settings.max_unacked_given = options.config.max_unacked;
   }
@@ -272,6 +202,7 @@ Status apply_socket_mode(Options& options, const std::string& value) {
     return wrong(value, "is no file mode (allowed: octal, 0 to 0777)");
   }
   options.settings.socket_mode = *mode;
+  options.socket_mode_given = true;
   return Ok{};
 }
 
@@ -314,11 +245,11 @@ Status set_mode(Options& options, Options::Mode mode) {
 using Mode = Options::Mode;
 using Text = const std::string&;
 
-constexpr std::array<OptionRule, kOptionCount> kTable = {{
+constexpr auto kTable = std::to_array<OptionRule>({
     {'b', "bind", "ADDR",
      "Open a server socket and hand its descriptor to every worker; may be given more than once. "
      "ADDR is HOST:PORT, unix:PATH, udp:HOST:PORT or fd:NAME, followed by ,OPT as often as needed",
-     apply_bind},
+     apply_bind, false, Form::kRepeat},
     {'c', "command-name", "CMD_NAME", "The name of this pool: in ps, in the names of its files",
      apply_command_name},
     {'d', "socket-path", "PATH", "Where to open the command socket",
@@ -352,12 +283,23 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
      "listen, "
      "the default with --intercept, and possible only then. 1 by default otherwise",
      apply_ack_mode},
-    {'n', "number", "N", "How many workers to run; 1 by default",
-     [](Options& o, Text v) {
-       return assign(parse_integer(v, 1, limits::kMaxWorkers), o.config.number);
+    {'n', "number", "N",
+     "How many workers to run; 1 by default. Also auto, the number of CPUs, and expressions such "
+     "as 2*cpus+1",
+     apply_number},
+    {0, "workers", "N|MIN:MAX",
+     "As --number; or, with a range, as many as the sockets' queues ask for within it, beginning "
+     "with "
+     "--number or MIN",
+     apply_workers},
+    {'p', "preload", "PATH",
+     "Load this code once per version and fork the workers from it, which then run its "
+     "einhorn_main. The language is told from the ending: .py or module:function, .rb, .pl, .php, "
+     ".so, or, where there is none, from the first line (#!)",
+     [](Options& o, Text v) -> Status {
+       o.settings.preload = v;
+       return Ok{};
      }},
-    {'p', "preload", "PATH", "Load this code once and fork the workers from it (not available yet)",
-     apply_preload},
     {'q', "quiet", nullptr, "Log less; may be repeated, and changed while running",
      [](Options& o, Text) -> Status {
        o.settings.verbosity = std::min(o.settings.verbosity + 1, 2);
@@ -389,14 +331,23 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
     {0, "stop-signal", "SIG",
      "The signal that makes a worker stop gracefully; USR2 by default, with --intercept TERM",
      apply_stop_signal},
+    {0, "scale-up-after", "SECONDS",
+     "With --workers: add workers when connections have had to wait for so long; 1 by default",
+     [](Options& o, Text v) {
+       return assign(parse_seconds(v, Zero::kAllowed), o.config.scale_up_after);
+     }},
+    {0, "scale-down-after", "SECONDS",
+     "With --workers: remove a worker when nothing has had to wait for so long and the others have "
+     "time; 30 by default",
+     [](Options& o, Text v) {
+       return assign(parse_seconds(v, Zero::kRefused), o.config.scale_down_after);
+     }},
     {0, "max-unacked", "N",
      "How many workers may be starting at a time; the number of CPUs by default",
      apply_max_unacked},
     {0, "max-upgrade-additional", "N",
      "How many workers more than the number may run during a smooth upgrade; any by default",
-     [](Options& o, Text v) {
-       return assign(parse_integer(v, 1, limits::kMaxWorkers), o.config.max_upgrade_additional);
-     }},
+     [](Options& o, Text v) { return assign(parse_count(v), o.config.max_upgrade_additional); }},
     {0, "drain-timeout", "SECONDS",
      "As --signal-timeout, for workers of old versions; -t by default",
      [](Options& o, Text v) {
@@ -421,6 +372,121 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
      [](Options& o, Text v) {
        return assign(parse_seconds(v, Zero::kRefused), o.config.upgrade_timeout);
      }},
+    {0, "hook-before-start", "CMD",
+     "Run this before every start of a worker, and start it only if that exits with 0; as all "
+     "hooks: words as of a shell, without one",
+     [](Options& o, Text v) { return apply_hook(o, pool::Hook::kBeforeStart, v); }, false,
+     Form::kWords},
+    {0, "hook-after-ack", "CMD", "Run this when a worker has been ACKed",
+     [](Options& o, Text v) { return apply_hook(o, pool::Hook::kAfterAck, v); }, false,
+     Form::kWords},
+    {0, "hook-before-stop", "CMD",
+     "Run this before a worker gets its stop signal, which is sent when it is over",
+     [](Options& o, Text v) { return apply_hook(o, pool::Hook::kBeforeStop, v); }, false,
+     Form::kWords},
+    {0, "hook-after-exit", "CMD", "Run this when a worker has ended, however it did",
+     [](Options& o, Text v) { return apply_hook(o, pool::Hook::kAfterExit, v); }, false,
+     Form::kWords},
+    {0, "hook-before-upgrade", "CMD",
+     "Run this before every upgrade, and upgrade only if it exits with 0",
+     [](Options& o, Text v) { return apply_hook(o, pool::Hook::kBeforeUpgrade, v); }, false,
+     Form::kWords},
+    {0, "hook-after-upgrade", "CMD", "Run this when an upgrade is over, or was rolled back",
+     [](Options& o, Text v) { return apply_hook(o, pool::Hook::kAfterUpgrade, v); }, false,
+     Form::kWords},
+    {0, "hook-shell", nullptr, "Give the hooks' commands to /bin/sh as they are",
+     [](Options& o, Text) { return set(o.hook_shell); }},
+    {0, "hook-timeout", "SECONDS", "End a hook that takes longer; 30 by default",
+     [](Options& o, Text v) { return apply_hook_timeout(o.settings.hook_timeout, v); }},
+    {0, "hook-upgrade-timeout", "SECONDS",
+     "The same for those before and after an upgrade; 300 by default",
+     [](Options& o, Text v) { return apply_hook_timeout(o.settings.hook_upgrade_timeout, v); }},
+    {0, "env", "NAME=VALUE", "Set this variable for workers; may be repeated", apply_env, false,
+     Form::kRepeat},
+    {0, "env-file", "PATH",
+     "Set the variables in this file for workers: NAME=VALUE, one a line; read again at every "
+     "upgrade; may be repeated",
+     apply_env_file, false, Form::kRepeat},
+    {0, "ping-timeout", "SECONDS",
+     "A worker that has pinged once and then is silent for so long hangs: its stack is taken, it "
+     "is "
+     "replaced and stopped",
+     apply_ping_timeout},
+    {0, "request-timeout", "SECONDS",
+     "The same for a worker that has said it is busy, and not that it is done, for so long",
+     apply_request_timeout},
+    {0, "dump-signal", "SIG",
+     "Sent to a worker that hangs before it is stopped, so that it prints where it is: QUIT for "
+     "Go, "
+     "what faulthandler is registered for in Python",
+     apply_dump_signal},
+    {0, "probe", "URL",
+     "Ask each worker whether it is well: http://ADDRESS/PATH, tcp://ADDRESS or tcp. The address "
+     "is "
+     "the worker's own: it names {index}, {N+index} or {pid}; {addr} stands for --probe-address",
+     [](Options& o, Text v) -> Status {
+       o.settings.probe = v;
+       return Ok{};
+     }},
+    {0, "probe-address", "ADDRESS",
+     "Each worker's own address, as 127.0.0.1:{9100+index}; workers find theirs in "
+     "EINHORN_PROBE_ADDRESS",
+     [](Options& o, Text v) -> Status {
+       o.settings.probe_address = v;
+       return Ok{};
+     }},
+    {0, "probe-command", "COMMAND",
+     "Instead of --probe: a command of the shell that ends with 0 if the worker of "
+     "EINHORN_WORKER_PID is well",
+     [](Options& o, Text v) -> Status {
+       o.settings.probe_command = v;
+       return Ok{};
+     }},
+    {0, "probe-interval", "SECONDS", "How often; 10 by default", apply_probe_interval},
+    {0, "probe-timeout", "SECONDS", "How long an answer may take; 5 by default",
+     apply_probe_timeout},
+    {0, "probe-failures", "N", "A worker whose probe fails so often in a row hangs; 3 by default",
+     apply_probe_failures},
+    {0, "max-memory", "SIZE[,OPT]...",
+     "Replace a worker, once its replacement is up, whose resident memory is more than SIZE (300M, "
+     "1G) in 3 of 5 samples. OPT: times=K/N other samples than these, hard=SIZE kill it at once "
+     "above that",
+     apply_max_memory},
+    {0, "max-pss", "SIZE[,OPT]...",
+     "The same for memory of which shared pages count by part; costs much more to measure",
+     apply_max_pss},
+    {0, "max-cpu", "PERCENT[,OPT]...",
+     "The same for percent of one CPU. OPT also: over=SECONDS, what the use is averaged over; 60 "
+     "by "
+     "default",
+     apply_max_cpu},
+    {0, "max-descriptors", "N[,OPT]...", "The same for open descriptors", apply_max_descriptors},
+    {0, "max-threads", "N[,OPT]...", "The same for threads", apply_max_threads},
+    {0, "max-age", "SECONDS", "Replace a worker that is so old, once its replacement is up",
+     apply_max_age},
+    {0, "max-requests", "N", "Replace a worker after so many requests, by what its pings say",
+     apply_max_requests},
+    {0, "recycle-jitter", "PERCENT",
+     "Age and requests end up to so much earlier, another part for each worker; 10 by default",
+     apply_recycle_jitter},
+    {0, "max-recycling", "N",
+     "Replace no more than N workers at a time for their limits; 1 by default",
+     apply_max_recycling},
+    {0, "sample-interval", "SECONDS",
+     "How often workers are measured for these limits; 2 by default", apply_sample_interval},
+    {0, "flapping", "N/SECONDS",
+     "Leave an index empty for a while when its workers have died N times within SECONDS (5/300); "
+     "never by default",
+     apply_flapping},
+    {0, "flapping-pause", "SECONDS", "For how long; 600 by default", apply_flapping_pause},
+    {0, "flapping-retries", "N",
+     "After so many pauses within two hours leave it empty until an upgrade, inc, dec or "
+     "set_workers; 5 by default",
+     apply_flapping_retries},
+    {0, "rlimit", "NAME=SOFT[:HARD]",
+     "A resource limit of every worker, by setrlimit(2): core, cpu, data, fsize, memlock, nofile, "
+     "nproc, stack, as and others; may be repeated",
+     apply_rlimit},
     {0, "chdir", "DIR", "Start workers in DIR; looked up again at every upgrade",
      [](Options& o, Text v) -> Status {
        o.settings.directory = v;
@@ -442,29 +508,149 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
      }},
     {0, "drop-env-var", "VAR_NAME",
      "Leave this variable out of the environment that is restored at an upgrade; may be repeated",
-     apply_drop_env_var},
+     apply_drop_env_var, false, Form::kRepeat},
     {0, "reexec-as", "CMDLINE", "What to run in place of einhorn itself when upgrading",
-     apply_reexec_as},
+     apply_reexec_as, false, Form::kWords},
     {0, "nice", "MASTER[:WORKER[:RENICE_CMD]]",
      "Nice levels of the master and of workers, -20 to 19, and a command that sets them where "
      "Einhorn lacks the right to, such as `sudo renice`",
      apply_nice},
+    {0, "preload-language", "NAME",
+     "The language of --preload where the ending does not tell it: python, ruby, perl, php, c",
+     apply_preload_language},
+    {0, "preload-interpreter", "PROGRAM",
+     "The interpreter that loads --preload; by default the command's own, or the usual one of PATH",
+     [](Options& o, Text v) -> Status {
+       o.settings.preload_interpreter = v;
+       return Ok{};
+     }},
+    {0, "preload-command", "CMD",
+     "Instead of --preload: a program that loads the code and forks the workers itself, by the "
+     "protocol of docs/preload.md",
+     apply_preload_command},
+    {0, "preload-timeout", "SECONDS", "How long loading may take; 300 by default",
+     [](Options& o, Text v) {
+       return assign(parse_seconds(v, Zero::kRefused), o.settings.preload_timeout);
+     }},
+    {0, "preload-fallback", nullptr,
+     "Where code can't be preloaded, execute the command as without --preload, instead of failing",
+     [](Options& o, Text) { return set(o.settings.preload_fallback); }},
+    {0, "ionice", "CLASS[:LEVEL]",
+     "The I/O priority of workers: idle, best-effort[:0-7] or realtime[:0-7]",
+     [](Options& o, Text v) {
+       return assign(os::parse_io_priority(v), o.settings.privileges.io_priority);
+     }},
+    {0, "oom-score-adj", "N",
+     "How soon the kernel ends a worker when memory is short: -1000, never, to 1000, first",
+     [](Options& o, Text v) {
+       return assign(parse_integer(v, -1000, 1000), o.settings.privileges.oom_score_adj);
+     }},
+    {0, "cpu-affinity", "each|node|LIST",
+     "On which CPUs workers run: each on one of its own, spread over NUMA nodes; each on one NUMA "
+     "node; or all on those of a list such as 0-3,8",
+     apply_cpu_affinity},
+    {0, "user", "USER", "Run workers as this user, by name or number, with all of its groups",
+     [](Options& o, Text v) -> Status {
+       o.user = v;
+       return Ok{};
+     }},
+    {0, "group", "GROUP[,GROUP...]",
+     "Run workers as this group, by name or number, and as members of those behind it", apply_group,
+     false, Form::kRepeat},
+    {0, "umask", "OCTAL", "The file mode creation mask of workers", apply_umask},
+    {0, "chroot", "DIR", "Run workers with this directory as their root; the program lies in it",
+     apply_chroot},
+    {0, "no-new-privs", nullptr,
+     "Workers gain no rights by programs that are set-user-ID or have capabilities",
+     [](Options& o, Text) { return set(o.settings.privileges.no_new_privs); }},
+    {0, "capabilities", "CAP[,CAP...]",
+     "Workers keep these capabilities, such as cap_net_bind_service, and lose all others; none "
+     "keeps none",
+     apply_capabilities, false, Form::kRepeat},
+    {0, "master-user", "USER",
+     "Run the master as this user too; the guard keeps what it needs to start one",
+     [](Options& o, Text v) -> Status {
+       o.master_user = v;
+       return Ok{};
+     }},
     {0, "gc-before-fork", nullptr,
-     "Collect garbage before forking; of a meaning for --preload only",
+     "Collect garbage, and compact the heap where that is possible, once before workers are "
+     "forked; "
+     "of a meaning for --preload only",
      [](Options& o, Text) { return set(o.settings.gc_before_fork); }},
     {0, "intercept", "[MODE|FROM=TO]",
      "For programs that know nothing of Einhorn: a worker that binds the address of a -b itself "
      "gets "
-     "the shared socket. MODE is auto, the default, or seccomp; FROM=TO (3000=8080): what it "
-     "binds as FROM is the -b with the port, or the name, TO; may be repeated",
-     apply_intercept, true},
+     "the shared socket. MODE is auto, the default, seccomp, or preload; FROM=TO (3000=8080): what "
+     "it binds as FROM is the -b with the port, or the name, TO; may be repeated",
+     apply_intercept, true, Form::kRepeat},
     {0, "intercept-all", nullptr, "Log every address that a worker binds, also those of no -b",
      apply_intercept_all},
     {0, "intercept-io-uring", nullptr,
      "Leave io_uring to intercepted programs; what they bind through it is not seen",
      [](Options& o, Text) { return set(o.settings.intercept_io_uring); }},
+    {0, "config", "FILE",
+     "Take options from this file, in YAML; those on the command line come before its own",
+     [](Options& o, Text v) -> Status {
+       o.config_path = v;
+       return Ok{};
+     }},
+    {0, "pool", "NAME", "Run this one of the pools that the config file has",
+     [](Options& o, Text v) -> Status {
+       o.pool = v;
+       return Ok{};
+     }},
+    {0, "daemonize", nullptr,
+     "Go into the background; end with status 0 once the workers are up. Needs --log-file",
+     [](Options& o, Text) { return set(o.daemonize); }},
+    {0, "check-config", nullptr, "Check the options and the config file, start nothing",
+     [](Options& o, Text) { return set_mode(o, Mode::kCheckConfig); }},
+    {0, "print-config", nullptr,
+     "Show every option that has a value, and where it comes from; secrets are left out",
+     [](Options& o, Text) { return set_mode(o, Mode::kPrintConfig); }},
+    {0, "config-schema", nullptr, "Show the JSON schema of config files, for editors",
+     [](Options& o, Text) { return set_mode(o, Mode::kConfigSchema); }},
+    {0, "cgroup", "WHO",
+     "Who shares a control group with the limits below: each worker has one of its own (worker, "
+     "the default), or all workers have one together (pool)",
+     apply_cgroup},
+    {0, "cgroup-memory", "SIZE", "Memory that a control group may use, such as 300M",
+     [](Options& o, Text v) { return assign(parse_memory(v), o.settings.cgroup_memory); }},
+    {0, "cgroup-cpu", "PERCENT%", "CPU time that a control group may use; 100% is one CPU",
+     apply_cgroup_cpu},
+    {0, "cgroup-pids", "N", "Processes and threads that a control group may have",
+     [](Options& o, Text v) {
+       return assign(parse_integer(v, 1, 4'194'304), o.settings.cgroup_pids);
+     }},
+    {0, "capture", "[PATH]",
+     "Read what workers write to standard output and error, tag each line with time, worker and "
+     "version, and append it to this file, reopened on SIGUSR1; standard error by default",
+     apply_capture, true},
+    {0, "capture-file", "PATH", "--capture into this file", apply_capture},
+    {0, "capture-fd", "FD", "[Internal] Read the output of workers, on behalf of a master",
+     apply_capture_fd},
+    {0, "agent", "ADDRESS[:PORT]",
+     "Start einhorn-agent beside the pool and keep it up: its page, metrics and health checks are "
+     "there (127.0.0.1, port 9100 if none is given)",
+     apply_agent},
+    {0, "agent-args", "WORDS",
+     "With --agent: more options for it, such as `--history shop.db --statsd 127.0.0.1:8125`",
+     apply_agent_args, false, Form::kWords},
+    {0, "drain", "SECONDS",
+     "With --intercept: before its stop signal a worker gets no new connections, and has so long "
+     "to "
+     "finish those that it has; 0, the default: the signal comes at once",
+     [](Options& o, Text v) {
+       return assign(parse_seconds(v, Zero::kAllowed), o.settings.intercept_drain);
+     }},
+    {0, "listen-probe", "PROBE",
+     "With -m listen: a worker counts as up when it has accepted a connection (tcp), or has also "
+     "answered GET PATH on it with a status from 200 to 399 (http:PATH)",
+     apply_listen_probe},
     {0, "intercept-fd", "FD", "[Internal] Watch over intercepted programs, on behalf of a master",
      apply_intercept_fd},
+    {0, "probe-fd", "FD", "[Internal] Ask workers whether they are well, on behalf of a master",
+     apply_probe_fd},
     {0, "with-state-fd", "FD", "[Internal] Take over from another master, whose state is on FD",
      apply_state_fd},
     {0, "upgrade-check", nullptr,
@@ -472,11 +658,17 @@ constexpr std::array<OptionRule, kOptionCount> kTable = {{
      [](Options& o, Text) { return set_mode(o, Mode::kUpgradeCheck); }},
     {0, "version", nullptr, "Show the version",
      [](Options& o, Text) { return set_mode(o, Mode::kVersion); }},
-}};
+});
 
 }  // namespace
 
-const std::array<OptionRule, kOptionCount>& option_table() { return kTable; }
+std::span<const OptionRule> option_table() { return kTable; }
+
+const OptionRule* find_option(std::string_view name) {
+  const auto found = std::find_if(kTable.begin(), kTable.end(),
+                                  [name](const OptionRule& rule) { return rule.name == name; });
+  return found != kTable.end() ? &*found : nullptr;
+}
 
 std::string label(const OptionRule& rule) {
   const std::string letter = rule.letter != 0 ? std::string{'-', rule.letter, '/'} : "";

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <cctype>
 #include <csignal>
-#include <numeric>
 #include <string_view>
 #include <utility>
 
+#include "base/similar.h"
+#include "master/option_health.h"
+#include "master/option_hooks.h"
 #include "master/option_table.h"
+#include "master/preload.h"
 #include "os/intercept.h"
 #include "wire/text.h"
 
@@ -25,7 +28,7 @@ int code_of(std::size_t index) {
 }
 
 const OptionRule* rule_of(int code) {
-  for (std::size_t index = 0; index < kOptionCount; ++index) {
+  for (std::size_t index = 0; index < option_table().size(); ++index) {
     if (code_of(index) == code) {
       return &option_table()[index];
     }
@@ -39,7 +42,7 @@ struct Grammar {
   std::vector<option> names;
 
   Grammar() {
-    for (std::size_t index = 0; index < kOptionCount; ++index) {
+    for (std::size_t index = 0; index < option_table().size(); ++index) {
       const OptionRule& rule = option_table()[index];
       if (rule.letter != 0) {
         letters += rule.letter;
@@ -73,32 +76,14 @@ class GetoptState {
   int error_;
 };
 
-std::size_t edit_distance(std::string_view left, std::string_view right) {
-  std::vector<std::size_t> row(right.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < left.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < right.size(); ++j) {
-      const std::size_t changed = diagonal + (left[i] == right[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({changed, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 // ` (did you mean --number?)`, or nothing if no option is like it.
 std::string suggestion(std::string_view name) {
-  const OptionRule* closest = nullptr;
-  std::size_t least = std::max<std::size_t>(2, name.size() / 3) + 1;
+  std::vector<std::string_view> names;
   for (const OptionRule& rule : option_table()) {
-    const std::size_t distance = edit_distance(name, rule.name);
-    if (distance < least && distance < name.size()) {
-      closest = &rule;
-      least = distance;
-    }
+    names.emplace_back(rule.name);
   }
-  return closest != nullptr ? std::string(" (did you mean --") + closest->name + "?)" : "";
+  const std::string_view closest = most_similar(name, names);
+  return closest.empty() ? "" : " (did you mean --" + std::string(closest) + "?)";
 }
 
 Error unknown_letter(char letter) {
@@ -147,7 +132,29 @@ Error refused(std::string_view word) {
   return unknown_letter(static_cast<char>(optopt));
 }
 
-Status apply(const OptionRule& rule, const char* argument, Options& options) {
+}  // namespace
+
+bool is_final(Options::Mode mode) {
+  switch (mode) {
+    case Options::Mode::kHelp:
+    case Options::Mode::kVersion:
+    case Options::Mode::kConfigSchema:
+    case Options::Mode::kUpgradeCheck:
+      return true;
+    case Options::Mode::kCheckConfig:
+    case Options::Mode::kPrintConfig:
+    case Options::Mode::kRun:
+    case Options::Mode::kUsage:
+    case Options::Mode::kMaster:
+    case Options::Mode::kWatch:
+    case Options::Mode::kRead:
+    case Options::Mode::kProbe:
+      return false;
+  }
+  return false;
+}
+
+Status apply_option(const OptionRule& rule, const char* argument, Options& options) {
   const std::string value = argument != nullptr && rule.value != nullptr ? argument : "";
   if (rule.value != nullptr && value.empty() && !(rule.value_optional && argument == nullptr)) {
     return make_error(label(rule), "its value is empty");
@@ -161,27 +168,93 @@ Status apply(const OptionRule& rule, const char* argument, Options& options) {
   return status;
 }
 
-// Options act in their order, and after one of these nothing else counts.
-bool is_final(Options::Mode mode) {
-  switch (mode) {
-    case Options::Mode::kHelp:
-    case Options::Mode::kVersion:
-    case Options::Mode::kUpgradeCheck:
-      return true;
-    case Options::Mode::kRun:
-    case Options::Mode::kUsage:
-    case Options::Mode::kMaster:
-    case Options::Mode::kWatch:
-      return false;
+// --workers MIN:MAX and --number: where scaling begins.
+Status complete_scaling(Options& options) {
+  pool::Config& config = options.config;
+  if (config.workers_max == 0) {
+    return Ok{};
   }
-  return false;
+  if (!options.number_given) {
+    config.number = config.workers_min;
+  }
+  if (config.number < config.workers_min || config.number > config.workers_max) {
+    return make_error("-n/--number", std::to_string(config.number) + " is not in --workers " +
+                                         std::to_string(config.workers_min) + ":" +
+                                         std::to_string(config.workers_max));
+  }
+  return Ok{};
 }
 
-// What one option means for others.
-Status complete(Options& options) {
+// Without a command the code itself is what people see.
+Status complete_preload(Options& options) {
+  wire::Settings& settings = options.settings;
+  if (!settings.preloads()) {
+    for (const auto& [given, name] :
+         {std::pair(!settings.preload_language.empty(), "--preload-language"),
+          std::pair(!settings.preload_interpreter.empty(), "--preload-interpreter"),
+          std::pair(settings.preload_fallback, "--preload-fallback")}) {
+      if (given) {
+        return make_error(name, "needs -p/--preload");
+      }
+    }
+    return Ok{};
+  }
+  if (!settings.preload.empty() && !settings.preload_command.empty()) {
+    return make_error("--preload-command", "it takes the place of -p/--preload: give one of them");
+  }
+  if (!settings.preload.empty() && settings.preload_language.empty()) {
+    if (Status known = check_language(language_of(settings.preload)); !known) {
+      return make_error("-p " + settings.preload, known.error().detail);
+    }
+  }
+  if (options.intercept != Options::Intercept::kOff) {
+    return make_error("-p/--preload",
+                      "can't be combined with --intercept: preloaded workers have "
+                      "the sockets of -b already");
+  }
+  if (settings.preload_fallback && options.command.empty()) {
+    return make_error("--preload-fallback", "needs the command that is to be executed instead");
+  }
+  for (const std::string& word : options.command) {
+    if (word.find("{index}") != std::string::npos) {
+      return make_error("argument " + word,
+                        "{index} can't be replaced in a preloaded worker's arguments; use "
+                        "EINHORN_CHILD_INDEX");
+    }
+  }
+  if (options.command.empty()) {
+    options.command = {settings.preload.empty() ? settings.preload_command.front()
+                                                : settings.preload};
+    settings.original_command = options.command;
+  }
+  return Ok{};
+}
+
+Status complete_options(Options& options) {
+  if (Status scaling = complete_scaling(options); !scaling) {
+    return scaling;
+  }
+  if (Status usable = complete_health(options); !usable) {
+    return usable;
+  }
+  if (Status hooks = complete_hooks(options); !hooks) {
+    return hooks;
+  }
+  if (Status preload = complete_preload(options); !preload) {
+    return preload;
+  }
+  if (options.settings.agent.empty() && !options.settings.agent_arguments.empty()) {
+    return make_error("--agent-args", "it needs --agent");
+  }
   if (options.intercept == Options::Intercept::kOff) {
     if (options.config.ack_mode == pool::AckMode::kListen) {
       return make_error("-m/--ack-mode", "\"listen\" needs --intercept");
+    }
+    if (options.settings.intercept_drain > Duration::zero()) {
+      return make_error("--drain", "it needs --intercept");
+    }
+    if (!options.settings.listen_probe.empty()) {
+      return make_error("--listen-probe", "it needs --intercept");
     }
     return Ok{};
   }
@@ -192,12 +265,21 @@ Status complete(Options& options) {
   if (!options.stop_signal_given) {
     options.config.stop_signal = SIGTERM;
   }
+  if (!options.settings.listen_probe.empty() && options.config.ack_mode != pool::AckMode::kListen) {
+    return make_error("--listen-probe", "it needs -m listen");
+  }
+  for (const auto& [name, limit] : {std::pair("-t/--signal-timeout", options.config.signal_timeout),
+                                    std::pair("--drain-timeout", options.config.drain_timeout)}) {
+    if (limit && *limit <= options.settings.intercept_drain) {
+      return make_error(name,
+                        "a worker would be killed while it still drains (allowed: more than "
+                        "--drain)");
+    }
+  }
   return Ok{};
 }
 
-}  // namespace
-
-Result<Options> parse_options(const std::vector<std::string>& arguments) {
+Result<Options> read_options(const std::vector<std::string>& arguments) {
   std::vector<std::string> texts = {"einhorn"};
   texts.insert(texts.end(), arguments.begin(), arguments.end());
   std::vector<char*> words;
@@ -226,24 +308,33 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
     if (code == ':') {
       return make_error(label(*rule), std::string("its value is missing: ") + rule->value);
     }
-    if (rule->value_optional && optarg == nullptr && optind < count &&
+    if (std::string_view(rule->name) == "intercept" && optarg == nullptr && optind < count &&
         os::parse_intercept_rule(texts[std::size_t(optind)])) {
       optarg = words[std::size_t(optind++)];
     }
-    if (Status status = apply(*rule, optarg, options); !status) {
+    if (Status status = apply_option(*rule, optarg, options); !status) {
       return std::move(status).error();
     }
+    options.given.push_back({rule, optarg != nullptr ? optarg : ""});
     if (is_final(options.mode)) {
       return options;
     }
   }
   options.command.assign(words.begin() + optind, words.end() - 1);
   options.settings.original_command = options.command;
-  if (Status status = complete(options); !status) {
+  return options;
+}
+
+Result<Options> parse_options(const std::vector<std::string>& arguments) {
+  Result<Options> options = read_options(arguments);
+  if (!options || is_final(options->mode)) {
+    return options;
+  }
+  if (Status status = complete_options(*options); !status) {
     return status.error();
   }
-  if (options.command.empty() && options.mode == Options::Mode::kRun) {
-    options.mode = Options::Mode::kUsage;
+  if (options->command.empty() && options->mode == Options::Mode::kRun) {
+    options->mode = Options::Mode::kUsage;
   }
   return options;
 }

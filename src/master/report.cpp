@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "master/capture.h"
 #include "wire/json.h"
 #include "wire/ruby_state.h"
 #include "wire/yaml.h"
@@ -127,6 +128,10 @@ class RubyReport {
       state.cmd = program->second.arguments;
       state.cmd->front() = program->second.path;
     }
+    for (const ZygoteLine& zygote : input_.zygotes) {
+      state.preloaded = state.preloaded || (zygote.version == ledger_.version && zygote.loaded);
+    }
+    state.path = unless_empty(input_.settings.preload);
     state.script_name = unless_empty(input_.settings.script);
   }
 
@@ -160,6 +165,55 @@ class RubyReport {
     put(state.extra, Symbol{"master"}, input_.master);
     put(state.extra, Symbol{"failed"}, ledger_.failed);
     put(state.extra, Symbol{"failure"}, ledger_.failure.empty() ? Value() : Value(ledger_.failure));
+    if (input_.shares_of) {
+      put(state.extra, Symbol{"memory"}, memory());
+    }
+    if (input_.capture != nullptr) {
+      put(state.extra, Symbol{"capture"}, capture_report(input_));
+    }
+    add_health(state);
+  }
+
+  // Of each worker, by its pid: bytes that it has for itself, and that it shares.
+  [[nodiscard]] Map memory() const {
+    Map all;
+    for (const pool::Worker* worker : input_.pool.workers()) {
+      const Pid pid = input_.pid_of(worker->id);
+      if (const auto shares = pid != 0 ? input_.shares_of(pid) : std::nullopt) {
+        Map one;
+        put(one, Symbol{"private"}, shares->private_bytes);
+        put(one, Symbol{"shared"}, shares->shared_bytes);
+        put(all, pid, std::move(one));
+      }
+    }
+    return all;
+  }
+
+  // Only where there is something to say.
+  void add_health(wire::RubyState& state) const {
+    wire::List hung;
+    for (const Casualty& casualty : input_.casualties) {
+      Map entry;
+      put(entry, Symbol{"pid"}, casualty.pid);
+      put(entry, Symbol{"index"}, casualty.worker.slot.value);
+      put(entry, Symbol{"ailment"}, std::string(pool::name(casualty.ailment)));
+      put(entry, Symbol{"complaint"}, casualty.complaint);
+      put(entry, Symbol{"request_id"}, casualty.request_id);
+      put(entry, Symbol{"stack"}, wire::List{casualty.stack.begin(), casualty.stack.end()});
+      hung.emplace_back(std::move(entry));
+    }
+    wire::List paused;
+    for (const auto& [slot, trouble] : input_.pool.troubles()) {
+      if (trouble.paused()) {
+        paused.emplace_back(slot.value);
+      }
+    }
+    if (!hung.empty()) {
+      put(state.extra, Symbol{"hung"}, std::move(hung));
+    }
+    if (!paused.empty()) {
+      put(state.extra, Symbol{"paused"}, std::move(paused));
+    }
   }
 
   static Value* member(Value* parent, std::string_view key) {

@@ -2,18 +2,42 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/ids.h"
 #include "base/instant.h"
+#include "os/kernel.h"
 #include "pool/pool.h"
 #include "wire/snapshot.h"
 #include "wire/value.h"
 
 namespace einhorn::master {
+
+// A process that a version's workers are forked from.
+struct ZygoteLine {
+  Version version;
+  Pid pid = 0;
+  bool loaded = false;
+  std::string status;
+};
+
+class Capture;
+// A worker that was taken out because it hung, or was above a hard limit.
+struct Casualty {
+  WorkerId worker;
+  Pid pid = 0;
+  Version version;
+  Instant at;
+  pool::Ailment ailment = pool::Ailment::kNone;
+  std::string complaint;
+  std::string request_id;          // the last one it told of; JSON text
+  std::vector<std::string> stack;  // as eu-stack wrote it
+};
 
 struct ReportInput {
   const pool::Pool& pool;
@@ -27,13 +51,24 @@ struct ReportInput {
   Instant now;
   std::function<Pid(WorkerId)> pid_of;                           // 0: not known yet
   std::function<std::optional<std::uint64_t>(Pid)> resident_of;  // bytes; none: gone
+  const Capture* capture = nullptr;                              // null: output is inherited
+  std::deque<Casualty> casualties = {};                          // the oldest one first
+  // By the listener's index; none: not known.
+  std::function<std::optional<os::AcceptQueue>(std::uint32_t)> queue_of;
+  // With preloading only.
+  std::function<std::optional<os::MemoryShares>(Pid)> shares_of = {};  // none: not known
+  std::vector<ZygoteLine> zygotes = {};
 };
 
 // The `request_id` of a worker's last ping, of whatever kind it was; Null if there was none.
 [[nodiscard]] wire::Value ping_request_id(const pool::Worker& worker);
 
+// Where workers' output goes, and what dead workers said last; of a pool with --capture.
+[[nodiscard]] wire::Value capture_report(const ReportInput& input);
+
 // Upstream's `state`: YAML in which Ruby's users find what they know (docs/protocol.md): their keys
-// in their order, and behind them `:guard`, `:master`, `:failed` and `:failure`. A worker whose pid
+// in their order, and behind them `:guard`, `:master`, `:failed`, `:failure` and, with
+// --capture, `:capture`. A worker whose pid
 // is not known yet is left out, since pids are the keys.
 [[nodiscard]] std::string state_yaml(const ReportInput& input);
 

@@ -3,6 +3,7 @@
 
 #include "master/report.h"
 #include "wire/json.h"
+#include "wire/note_events.h"
 
 namespace einhorn::master {
 namespace {
@@ -16,20 +17,6 @@ Value null_if_empty(const std::string& text) { return text.empty() ? Value() : V
 Value null_if_zero(Pid pid) { return pid == 0 ? Value() : Value(pid); }
 
 List to_list(const std::vector<std::string>& texts) { return {texts.begin(), texts.end()}; }
-
-std::string_view name(pool::AckMode mode) {
-  switch (mode) {
-    case pool::AckMode::kTimer:
-      return "timer";
-    case pool::AckMode::kManual:
-      return "manual";
-    case pool::AckMode::kNotify:
-      return "notify";
-    case pool::AckMode::kListen:
-      return "listen";
-  }
-  return "";
-}
 
 class JsonReport {
  public:
@@ -45,6 +32,8 @@ class JsonReport {
     put(out, "guard", null_if_zero(input_.guard));
     put(out, "master", null_if_zero(input_.master));
     put(out, "number", config.number);
+    put(out, "workers_min", config.workers_max > 0 ? Value(config.workers_min) : Value());
+    put(out, "workers_max", config.workers_max > 0 ? Value(config.workers_max) : Value());
     put(out, "ready", std::uint64_t{input_.pool.ready()});
     put(out, "version", ledger.version.value);
     put(out, "newest_version", ledger.newest.value);
@@ -56,7 +45,7 @@ class JsonReport {
     put(out, "deaths_before_ack", ledger.deaths_before_ack);
     put(out, "deaths", ledger.deaths);
     put(out, "generation", settings.generation);
-    put(out, "ack_mode", name(config.ack_mode));
+    put(out, "ack_mode", wire::ack_mode_name(config.ack_mode));
     put(out, "stop_signal", signal_name(config.stop_signal));
     put(out, "socket_path", null_if_empty(settings.socket_path));
     put(out, "pidfile", null_if_empty(settings.pidfile));
@@ -64,7 +53,15 @@ class JsonReport {
     put(out, "sockets", sockets());
     put(out, "versions", versions());
     put(out, "workers", workers());
+    if (input_.capture != nullptr) {
+      put(out, "capture", capture_report(input_));
+    }
     put(out, "memory", memory());
+    put(out, "hung", casualties());
+    put(out, "paused", paused());
+    if (input_.shares_of) {
+      put(out, "zygotes", zygotes());
+    }
     return out;
   }
 
@@ -98,6 +95,9 @@ class JsonReport {
       put(socket, "fd", std::int64_t{input_.settings.first_descriptor} + index);
       put(socket, "name", null_if_empty(listener.name));
       put(socket, "bind", listener.text);
+      const auto queue = input_.queue_of ? input_.queue_of(index) : std::nullopt;
+      put(socket, "queue", queue ? Value(std::uint64_t{queue->waiting}) : Value());
+      put(socket, "queue_limit", queue ? Value(std::uint64_t{queue->limit}) : Value());
       out.emplace_back(std::move(socket));
     }
     return out;
@@ -147,6 +147,82 @@ class JsonReport {
     put(out, "pinged_request_id", ping_request_id(worker));
     put(out, "status", null_if_empty(worker.status_text));
     put(out, "rss", resident ? Value(*resident) : Value());
+    if (input_.shares_of) {
+      const auto shares = pid != 0 ? input_.shares_of(pid) : std::nullopt;
+      put(out, "private", shares ? Value(shares->private_bytes) : Value());
+      put(out, "shared", shares ? Value(shares->shared_bytes) : Value());
+    }
+    put(out, "requests", worker.requests);
+    put(out, "busy", busy(worker));
+    put(out, "ailment", null_if_empty(std::string(pool::name(worker.ailment))));
+    put(out, "complaint", null_if_empty(worker.complaint));
+    put(out, "recycling", worker.recycling);
+    put(out, "hook", null_if_empty(std::string(pool::name(worker.hook))));
+    return out;
+  }
+
+  [[nodiscard]] static Value request_id(const std::string& json) {
+    pool::Worker worker;
+    worker.pinged_request_id = json;
+    return ping_request_id(worker);
+  }
+
+  [[nodiscard]] Value busy(const pool::Worker& worker) const {
+    List out;
+    for (const pool::BusyRequest& request : worker.busy) {
+      Map entry;
+      put(entry, "request_id", request_id(request.id));
+      put(entry, "since", time(request.since));
+      out.emplace_back(std::move(entry));
+    }
+    return out;
+  }
+
+  [[nodiscard]] Value zygotes() const {
+    List out;
+    for (const ZygoteLine& zygote : input_.zygotes) {
+      Map entry;
+      put(entry, "version", zygote.version.value);
+      put(entry, "pid", zygote.pid);
+      put(entry, "loaded", zygote.loaded);
+      put(entry, "status", null_if_empty(zygote.status));
+      out.emplace_back(std::move(entry));
+    }
+    return out;
+  }
+
+  // Workers that were taken out, the last few.
+  [[nodiscard]] Value casualties() const {
+    List out;
+    for (const Casualty& casualty : input_.casualties) {
+      Map entry;
+      put(entry, "pid", null_if_zero(casualty.pid));
+      put(entry, "index", casualty.worker.slot.value);
+      put(entry, "epoch", casualty.worker.epoch.value);
+      put(entry, "version", casualty.version.value);
+      put(entry, "at", time(casualty.at));
+      put(entry, "ailment", pool::name(casualty.ailment));
+      put(entry, "complaint", casualty.complaint);
+      put(entry, "request_id", request_id(casualty.request_id));
+      put(entry, "stack", to_list(casualty.stack));
+      out.emplace_back(std::move(entry));
+    }
+    return out;
+  }
+
+  [[nodiscard]] Value paused() const {
+    List out;
+    for (const auto& [slot, trouble] : input_.pool.troubles()) {
+      if (!trouble.paused()) {
+        continue;
+      }
+      Map entry;
+      put(entry, "index", slot.value);
+      put(entry, "until", time(trouble.paused_until));
+      put(entry, "retry", trouble.retries);
+      put(entry, "given_up", trouble.given_up);
+      out.emplace_back(std::move(entry));
+    }
     return out;
   }
 

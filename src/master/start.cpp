@@ -28,7 +28,11 @@ std::optional<std::uint64_t> number_behind(std::string_view prefix, std::string_
 }  // namespace
 
 Master::Master(os::Kernel& kernel, int control)
-    : kernel_(kernel), guard_(kernel, control), commands_(*this) {
+    : kernel_(kernel),
+      guard_(kernel, control),
+      load_watch_(kernel),
+      shares_(kernel),
+      commands_(*this) {
   pid_of_ = [this](WorkerId worker) { return roster_ ? roster_->pid_of(worker) : 0; };
 }
 
@@ -45,10 +49,12 @@ Master::~Master() {
 }
 
 Result<std::unique_ptr<Master>> Master::create(os::Kernel& kernel, int control, Duration patience,
-                                               std::vector<std::string> environment) {
+                                               std::vector<std::string> environment,
+                                               ReadConfig read_config) {
   std::unique_ptr<Master> master(new Master(kernel, control));
   master->now_ = kernel.now();
   master->environment_ = std::move(environment);
+  master->read_config_ = std::move(read_config);
   if (Status received = master->receive(patience); !received) {
     return received.error();
   }
@@ -84,6 +90,7 @@ Status Master::receive(Duration patience) {
     }
     if (const Go* go = std::get_if<Go>(&*said)) {
       successor_of_master_ = go->successor;
+      manager_words_ = go->manager;
       return Ok{};
     }
     if (const Kept* kept = std::get_if<Kept>(&*said)) {
@@ -98,10 +105,8 @@ Status Master::receive(Duration patience) {
           descriptors_.listeners[static_cast<std::uint32_t>(*index)] = fd;
         } else if (const auto id = number_behind(kConnectionPrefix, name)) {
           descriptors_.connections[*id] = fd;
-        } else if (Interceptor::is_ours(name)) {
-          descriptors_.interception.emplace_back(name, fd);
         } else {
-          kernel_.close(fd);
+          descriptors_.others.emplace_back(name, fd);
         }
       }
     }
@@ -155,9 +160,18 @@ Status Master::restore() {
     workers.push_back(record.worker);
     records.push_back(record);
   }
-  pool_ = std::make_unique<pool::Pool>(read->config, std::move(read->ledger), std::move(workers));
+  std::vector<pool::SlotTrouble> troubles;
+  for (auto& [slot, trouble] : read->troubles) {
+    troubles.push_back(std::move(trouble));
+  }
+  pool_ = std::make_unique<pool::Pool>(read->config, std::move(read->ledger), std::move(workers),
+                                       std::move(troubles));
+  manager_ = std::make_unique<ServiceManager>(guard_, *pool_, public_pid_);
   journal_ = std::make_unique<Journal>(kernel_, [this](int fd) { guard_.keep("snapshot", fd); });
-  restore_interception();
+  start_health();
+  restore_zygotes(read->zygotes);
+  restore_hooks(read->hooks);
+  restore_companions();
   for (wire::WorkerRecord& record : records) {
     restore_worker(std::move(record));
   }
@@ -169,32 +183,87 @@ Status Master::restore() {
                                         commands_.handle(*server_, connection, request);
                                       });
   adopt_connections(read->connections);
+  make_event_stream(note.events);
   return Ok{};
 }
 
-void Master::restore_interception() {
-  if (settings_.intercept == wire::Interception::kOff) {
-    for (const auto& [name, fd] : descriptors_.interception) {
+// Whatever the guard keeps on behalf of processes beside us is claimed by whoever they belong to.
+void Master::restore_companions() {
+  const auto started = [this](Pid pid) { roster_->expect_ghost(pid); };
+  if (settings_.intercept != wire::Interception::kOff) {
+    interceptor_ = std::make_unique<Interceptor>(
+        kernel_, guard_, *log_, settings_,
+        Interceptor::Hooks{[this](WorkerId worker) { on_listening(worker, false); }, started,
+                           [this](WorkerId worker) { on_listening(worker, true); },
+                           [this](WorkerId worker) {
+                             if (drains_) {
+                               drains_->on_drained(worker);
+                             }
+                           },
+                           [this] {
+                             probe_all();
+                             if (drains_) {
+                               drains_->ask_again();
+                             }
+                           }});
+    if (settings_.intercept_drain > Duration::zero()) {
+      drains_ = std::make_unique<Drains>(
+          *interceptor_, settings_.intercept_drain,
+          Drains::Hooks{[this](WorkerId worker, int signal) { deliver_withheld(worker, signal); }});
+    }
+    companions_.push_back(&interceptor_->companion());
+    for (const auto& [index, record] : listeners_) {
+      interceptor_->share(record, descriptors_.listeners.at(index));
+    }
+  }
+  if (!settings_.cgroup_places.empty()) {
+    cgroups_ = std::make_unique<Cgroups>(kernel_, *log_, settings_);
+  }
+  if (settings_.capture) {
+    capture_ = std::make_unique<Capture>(
+        kernel_, guard_, *log_, settings_,
+        Capture::Hooks{started, [this](const LastOutput& last) { tell_last_output(last); }});
+    companions_.push_back(&capture_->companion());
+  }
+  if (!settings_.agent.empty()) {
+    agent_ = std::make_unique<AgentKeeper>(kernel_, guard_, *log_, settings_, started);
+    companions_.push_back(&agent_->companion());
+  }
+  for (const auto& [name, fd] : descriptors_.others) {
+    const bool claimed = (agent_ && agent_->companion().adopt(name, fd)) ||
+                         (interceptor_ && interceptor_->adopt(name, fd)) ||
+                         (capture_ && capture_->adopt(name, fd)) ||
+                         (zygotes_ && zygotes_->adopt(name, fd)) || hooks_->adopt(name, fd);
+    if (!claimed) {
       kernel_.close(fd);
     }
+  }
+  descriptors_.others.clear();
+}
+
+// Said once a socket, and again to a new master.
+void Master::on_listening(WorkerId worker, bool probed) {
+  const pool::Worker* found = pool_->find(worker);
+  if (found == nullptr || found->acked() || pool_->config().ack_mode != pool::AckMode::kListen) {
     return;
   }
-  interceptor_ = std::make_unique<Interceptor>(
-      kernel_, guard_, *log_, settings_,
-      Interceptor::Hooks{[this](WorkerId worker) {
-                           // Said once a socket, and again to a new master.
-                           const pool::Worker* found = pool_->find(worker);
-                           if (found != nullptr && !found->acked() &&
-                               pool_->config().ack_mode == pool::AckMode::kListen) {
-                             apply(pool::event::Acked{worker, pool::AckMode::kListen});
-                           }
-                         },
-                         [this](Pid pid) { roster_->expect_ghost(pid); }});
-  for (const auto& [name, fd] : descriptors_.interception) {
-    interceptor_->adopt(name, fd);
+  if (probed || settings_.listen_probe.empty()) {
+    apply(pool::event::Acked{worker, pool::AckMode::kListen});
+  } else if (const Roster::Process* process = roster_->find(worker)) {
+    interceptor_->probe(worker, process->pid);
   }
-  for (const auto& [index, record] : listeners_) {
-    interceptor_->share(record, descriptors_.listeners.at(index));
+}
+
+// After the death of one that knew which of them listen.
+void Master::probe_all() {
+  if (settings_.listen_probe.empty()) {
+    return;
+  }
+  for (const pool::Worker* worker : pool_->workers()) {
+    const Roster::Process* process = roster_->find(worker->id);
+    if (worker->state == pool::WorkerState::kStarting && process != nullptr) {
+      interceptor_->probe(worker->id, process->pid);
+    }
   }
 }
 
@@ -226,7 +295,7 @@ void Master::remake_socket(const std::string& name, const std::string& path, boo
 // Gives the sockets numbers that no worker's socket will have, and says up to which number a spawn
 // passes descriptors on.
 Status Master::place_descriptors() {
-  const int count = static_cast<int>(listeners_.size());
+  const int count = static_cast<int>(listeners_.size() + settings_.worker_binds.size());
   int least = settings_.first_descriptor + count + 1;
   keep_below_ = least;
   for (const std::int32_t inherited : settings_.inherited) {
@@ -238,7 +307,9 @@ Status Master::place_descriptors() {
                         "the record of listening socket " + std::to_string(index) + " is lost");
     }
   }
-  int target = settings_.first_descriptor;
+  std::erase_if(listeners_, [this](const auto& entry) {
+    return entry.second.tentative && !descriptors_.listeners.contains(entry.first);
+  });
   for (const auto& [index, record] : listeners_) {
     const auto found = descriptors_.listeners.find(index);
     if (found == descriptors_.listeners.end()) {
@@ -252,7 +323,6 @@ Status Master::place_descriptors() {
     found->second = *raised;
     least = *raised + 1;
     keep_below_ = std::max(keep_below_, least);
-    moves_.push_back({*raised, target++});
   }
   return Ok{};
 }
@@ -279,6 +349,13 @@ void Master::restore_worker(wire::WorkerRecord record) {
   if (pool_->find(id) == nullptr) {
     return;
   }
+  if (record.pid == 0 && record.worker.hook == pool::Hook::kBeforeStart) {
+    return;  // start_hooks() goes on with it
+  }
+  if (record.pid == 0 && is_preloaded(record.worker.version)) {
+    zygotes_->expect(id, record.worker.version);
+    return;
+  }
   if (record.pid == 0) {
     events_.push_back(
         pool::event::SpawnFailed{id, "the master died before the worker was started"});
@@ -299,13 +376,19 @@ void Master::restore_worker(wire::WorkerRecord record) {
     events_.push_back(pool::event::Spawned{id});
   }
   roster_->add(process);
+  if (capture_) {
+    capture_->knows(id, process.pid);
+  }
   if (process.pidfd < 0) {
     events_.push_back(pool::event::Exited{id, {}});
-  } else if (settings_.intercept == wire::Interception::kSeccomp && !interceptor_->knows(id)) {
+  } else if (interceptor_ && !interceptor_->knows(id)) {
     // The last master died between starting it and handing on its filter's notify descriptor.
     log_->error("intercept_lost", "Nobody can answer what worker " + std::to_string(record.pid) +
                                       " binds; it is ended and replaced");
     kernel_.signal(process.pidfd, process.pid, SIGKILL, true);
+  } else if (drains_ && record.withheld != 0) {
+    drains_->withhold(id, process.pid, record.withheld,
+                      record.worker.last_signaled_at.value_or(now_));
   }
 }
 
@@ -353,17 +436,7 @@ void Master::adopt_connections(const std::map<std::uint64_t, wire::ConnectionRec
 // An upgrade for which this master was started, or that was lost with the last one.
 void Master::resume_upgrade() {
   if (settings_.pending_upgrades > 0) {
-    Status begun = Ok{};
-    for (; settings_.pending_upgrades > 0 && begun; --settings_.pending_upgrades) {
-      begun = upgrade_pool(settings_.pending_smooth, settings_.pending_rollback);
-    }
-    settings_.pending_upgrades = 0;
-    settings_dirty_ = true;
-    if (!begun) {
-      log_->error("upgrade_not_started", "Could not start the upgrade: " + begun.error().message());
-      server_->publish("Could not start the upgrade: " + begun.error().message(), true,
-                       "could_not_start");
-    }
+    begin_pending_upgrade();
   } else if (!pool_->ledger().upgrade && server_->has_subscribers()) {
     // It was over when the last master died, but perhaps nobody had been told.
     const std::string& failure = pool_->ledger().failure;
@@ -374,6 +447,8 @@ void Master::resume_upgrade() {
 
 void Master::resume() {
   ++settings_.generation;
+  const bool same_guard = settings_.guard_pid == public_pid_ && !settings_.guard_lost;
+  taken_over_ = settings_.guard_lost;
   settings_.guard_lost = false;
   settings_.guard_pid = public_pid_;
   if (successor_of_master_) {
@@ -398,8 +473,34 @@ void Master::resume() {
     log_->error("notify_socket_failed", watched.error().message());
   }
   guard_.ready();
+  announce_master();  // before anything that follows has its event
+  take_config();
+  if (manager_words_) {
+    manager_->found(std::chrono::microseconds{*manager_words_});
+    for (const auto& [index, fd] : descriptors_.listeners) {
+      manager_->keep_listener(index, fd);
+    }
+  }
   if (interceptor_) {
     interceptor_->start(now_, keep_below_, successor_of_master_);
+  }
+  start_zygotes(same_guard);
+  start_hooks(same_guard);
+  if (capture_) {
+    capture_->start(now_, keep_below_, successor_of_master_);
+  }
+  if (agent_) {
+    agent_->companion().start(now_, keep_below_, successor_of_master_);
+  }
+  if (cgroups_) {
+    std::set<Epoch> alive;
+    for (const pool::Worker* worker : pool_->workers()) {
+      const Roster::Process* process = roster_->find(worker->id);
+      if (process != nullptr && process->pidfd >= 0) {
+        alive.insert(worker->id.epoch);
+      }
+    }
+    cgroups_->start(alive, now_);
   }
   if (successor_of_master_) {
     if (const auto program = kernel_.own_program_unless(public_pid_)) {
@@ -427,6 +528,7 @@ void Master::resume() {
     resume_upgrade();
     drain_events();
   }
+  tell_manager();
 }
 
 }  // namespace einhorn::master

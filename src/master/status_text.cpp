@@ -125,6 +125,7 @@ class Screen {
     add_target();
     add_trouble();
     add_sockets();
+    add_zygotes();
     out_ += '\n';
     add_workers();
     return std::move(out_);
@@ -167,6 +168,10 @@ class Screen {
     } else {
       text += ", version " + std::to_string(ledger.version.value);
     }
+    if (const pool::Config& config = pool.config(); config.workers_max > 0) {
+      text += ", scaled from " + std::to_string(config.workers_min) + " to " +
+              std::to_string(config.workers_max);
+    }
     text += ", " + plural(ledger.deaths, "restart");
     if (ledger.deaths_before_ack > 0) {
       text += " (" + std::to_string(ledger.deaths_before_ack) + " before ACK in a row)";
@@ -185,12 +190,46 @@ class Screen {
     if (!ledger.failure.empty()) {
       line("last failure: " + ledger.failure);
     }
+    add_ailing();
     if (ledger.upgrade && ledger.upgrade->failures > 0) {
       line("failed new workers: " + std::to_string(ledger.upgrade->failures));
       const std::vector<std::string>& reports = ledger.upgrade->reports;
       for (std::size_t at = 0; at < std::min(reports.size(), kMostReports); ++at) {
         line("  " + reports[at]);
       }
+    }
+  }
+
+  void add_ailing() {
+    std::size_t shown = 0;
+    for (const auto& [slot, trouble] : input_.pool.troubles()) {
+      if (trouble.paused() && shown++ < kMostReports) {
+        const std::string index = "PAUSED: index " + std::to_string(slot.value) + " is flapping";
+        line(trouble.given_up ? index + " and was given up"
+                              : index + ", next try in " +
+                                    age(trouble.paused_until.value_or(input_.now) - input_.now) +
+                                    " (retry " + std::to_string(trouble.retries) + ")");
+      }
+    }
+    if (shown > kMostReports) {
+      line("  ... and " + plural(shown - kMostReports, "more index") + " paused");
+    }
+    std::size_t ailing = 0;
+    for (const pool::Worker* worker : input_.pool.workers()) {
+      if (worker->ailment != pool::Ailment::kNone && ailing++ < kMostReports) {
+        line((worker->condemned   ? "HUNG: worker "
+              : worker->recycling ? "recycling worker "
+                                  : "to be recycled: worker ") +
+             std::to_string(input_.pid_of(worker->id)) + ": " + worker->complaint);
+      }
+    }
+    if (ailing > kMostReports) {
+      line("  ... and " + plural(ailing - kMostReports, "more worker"));
+    }
+    if (!input_.casualties.empty()) {
+      const Casualty& last = input_.casualties.back();
+      line("last taken out: worker " + std::to_string(last.pid) + ", " + age(input_.now - last.at) +
+           " ago: " + last.complaint);
     }
   }
 
@@ -204,11 +243,37 @@ class Screen {
       }
       const std::int64_t fd = std::int64_t{input_.settings.first_descriptor} + index;
       line("socket " + listener.address + "  fd " + std::to_string(fd) +
-           (listener.name.empty() ? "" : "  " + listener.name));
+           (listener.name.empty() ? "" : "  " + listener.name) + queue(index));
     }
     if (count > shown) {
       line("... and " + plural(count - shown, "more socket"));
     }
+  }
+
+  // "  3 of 100 wait"; nothing where nobody does.
+  [[nodiscard]] std::string queue(std::uint32_t index) const {
+    const auto seen = input_.queue_of ? input_.queue_of(index) : std::nullopt;
+    return seen && seen->waiting > 0 ? "  " + std::to_string(seen->waiting) + " of " +
+                                           std::to_string(seen->limit) + " wait"
+                                     : "";
+  }
+
+  void add_zygotes() {
+    for (const ZygoteLine& zygote : input_.zygotes) {
+      line("zygote " + std::to_string(zygote.pid) + "  version " +
+           std::to_string(zygote.version.value) + (zygote.loaded ? "  loaded" : "  loading") +
+           (zygote.status.empty() ? "" : "  " + zygote.status));
+    }
+  }
+
+  // What it has, and how much of that is its own.
+  [[nodiscard]] std::string memory_of(Pid pid) const {
+    if (pid == 0) {
+      return "-";
+    }
+    const auto shares = input_.shares_of ? input_.shares_of(pid) : std::nullopt;
+    return memory(input_.resident_of(pid)) +
+           (shares ? " (" + memory(shares->private_bytes) + " own)" : "");
   }
 
   [[nodiscard]] Row row(const pool::Worker& worker) const {
@@ -217,12 +282,15 @@ class Screen {
     for (const int number : worker.signaled.numbers()) {
       state += ' ' + signal_name(number);
     }
+    if (worker.hook != pool::Hook::kNone) {
+      state += ' ' + std::string(pool::name(worker.hook));
+    }
     return {pid != 0 ? std::to_string(pid) : "-",
             std::to_string(worker.id.slot.value),
             std::to_string(worker.version.value),
             std::move(state),
             age(input_.now - worker.spawned_at),
-            memory(pid != 0 ? input_.resident_of(pid) : std::nullopt),
+            memory_of(pid),
             worker.pinged_at ? age(input_.now - *worker.pinged_at) + " ago" : "-",
             worker.status_text};
   }

@@ -20,6 +20,7 @@ bool Master::hand_over(Connection& connection) {
   if (guard_.socket() >= 0 || successor_ >= 0) {
     return false;  // to one at a time
   }
+  publish_what_waited();
   log_->info("handing_over", "Process " + std::to_string(connection.peer.pid) +
                                  " takes the pool over; handing everything to it");
   // Whoever started while there was no guard is our child, and soon nobody's.
@@ -28,8 +29,9 @@ bool Master::hand_over(Connection& connection) {
       process->orphan = true;
     }
   }
-  if (Status kept = journal_->rewrite(snapshot()); !kept) {
-    log_->error("snapshot_failed", "Can't write the snapshot: " + kept.error().message());
+  connection.closing = true;  // it is not one of those that are handed on
+  if (!write_all_down()) {
+    connection.closing = false;
     return false;
   }
   successor_ = server_->release(connection);
@@ -51,6 +53,21 @@ void Master::send_descriptors() {
   if (interceptor_) {
     interceptor_->list(all);
   }
+  if (capture_) {
+    capture_->list(all);
+  }
+  if (agent_) {
+    agent_->companion().list(all);
+  }
+  for (const auto& [id, connection] : server_->connections()) {
+    if (connection.fd >= 0 && !connection.closing) {
+      all.emplace_back("conn:" + std::to_string(id), connection.fd);
+    }
+  }
+  if (zygotes_) {
+    zygotes_->list(all);
+  }
+  hooks_->list(all);
   for (std::size_t from = 0; from < all.size(); from += kDescriptorsPerMessage) {
     std::string text = "X_EINHORN_FDS=1";
     std::vector<int> fds;
@@ -108,6 +125,7 @@ bool Master::thaw() {
       return false;
     }
   }
+  server_->go_on();
   log_->error("take_over_failed", "Whoever wanted to take over is gone; going on");
   drain_events();
   return true;

@@ -56,6 +56,7 @@ Some of the OPTs:
     reuseport          set SO_REUSEPORT
     backlog=N          connections that may wait, for this socket
     name=NAME          its name, for LISTEN_FDNAMES and {fd:NAME}
+    stdin              workers have it as descriptor 0 as well
 
 A worker finds the number of each descriptor in EINHORN_FD_0,
 EINHORN_FD_1 and so on, in the order of `-b`, and accepts connections

@@ -51,6 +51,7 @@ constexpr std::array kRules = {
     OptionRule{"nodelay", "", kTcpAddress | kHandedIn, kTcpReason},
     OptionRule{"v6only", "", kInternet, "it is about binding an IPv6 address here"},
     OptionRule{"name", "NAME", kEverywhere, ""},
+    OptionRule{"stdin", "", kEverywhere, ""},
     OptionRule{"mode", "OCTAL", kSocketFile, kFileReason},
     OptionRule{"user", "NAME", kSocketFile, kFileReason},
     OptionRule{"group", "NAME", kSocketFile, kFileReason},
@@ -122,6 +123,11 @@ bool is_ipv4(std::string_view text) {
 }
 
 Problem parse_port(BindSpec& spec, std::string_view text) {
+  constexpr std::string_view kIndex = "+index";
+  if (text.ends_with(kIndex)) {
+    text.remove_suffix(kIndex.size());
+    spec.per_worker = true;
+  }
   if (text.empty()) {
     return "the port is missing (0 lets the system choose one)";
   }
@@ -198,6 +204,9 @@ Problem parse_inet(BindSpec& spec, std::string_view address) {
     return "the port is missing; it looks like HOST:PORT";
   }
   if (address.find(':', colon + 1) != std::string_view::npos) {
+    if (address.find("://") != std::string_view::npos) {
+      return "this is a URL; an address looks like HOST:PORT or unix:/PATH";
+    }
     return "too many colons; an IPv6 address needs brackets, as in [::1]:80";
   }
   const std::string_view host = address.substr(0, colon);
@@ -369,6 +378,8 @@ void set_flag(BindSpec& spec, std::string_view key) {
     spec.defer_accept = true;
   } else if (key == "nodelay") {
     spec.no_delay = true;
+  } else if (key == "stdin") {
+    spec.as_stdin = true;
   } else {
     spec.v6_only = true;
   }
@@ -458,12 +469,36 @@ Problem parse_all(BindSpec& spec, std::string_view text) {
   return parse_options(spec, text.substr(comma + 1));
 }
 
+// Workers' own sockets are opened while the pool runs, which waits for no lookup of a name.
+Problem check_per_worker(const BindSpec& spec) {
+  if (!spec.per_worker) {
+    return std::nullopt;
+  }
+  const bool is_address =
+      spec.host.empty() || is_ipv4(spec.host) || spec.host.find(':') != std::string::npos;
+  if (spec.protocol == BindSpec::Protocol::kUdp) {
+    return "+index is not for udp:";
+  }
+  if (spec.port == 0) {
+    return "+index needs a port, 1 or higher";
+  }
+  if (!is_address) {
+    return "+index needs an address, not the name " + quoted(spec.host);
+  }
+  return std::nullopt;
+}
+
+Problem parse_and_check(BindSpec& spec, std::string_view text) {
+  Problem problem = parse_all(spec, text);
+  return problem ? problem : check_per_worker(spec);
+}
+
 }  // namespace
 
 Result<BindSpec> parse_bind_spec(std::string_view text) {
   BindSpec spec;
   spec.text = text;
-  if (Problem problem = parse_all(spec, text)) {
+  if (Problem problem = parse_and_check(spec, text)) {
     const bool plain = !text.empty() && std::none_of(text.begin(), text.end(), is_control_or_space);
     return make_error("-b " + (plain ? spec.text : quoted(text)), std::move(*problem));
   }

@@ -3,6 +3,7 @@
 // The grammar, complete in docs/bind.md:
 //
 //   [udp:]HOST:PORT | [udp:]:PORT | [udp:]PORT | [udp:]*:PORT | [udp:][IPV6]:PORT
+//   HOST:PORT+index
 //   unix:/PATH | unix:@NAME
 //   fd:NUMBER | fd:NAME
 //
@@ -38,6 +39,8 @@ struct BindSpec {
   // kInherited: the number or the name.
   std::string host;
   std::uint16_t port = 0;  // kInet; 0 lets the kernel choose
+  // PORT+index: each worker has a socket of its own, at the port plus its index; kInet and TCP only
+  bool per_worker = false;
 
   bool reuse_address = false;         // r, so_reuseaddr
   bool nonblock = false;              // n, o_nonblock
@@ -51,6 +54,7 @@ struct BindSpec {
   std::optional<std::uint32_t> mode;  // mode=0660; a path only, at most 0777
   std::string user;                   // a path only; a name or a number
   std::string group;                  // a path only; a name or a number
+  bool as_stdin = false;              // stdin: workers have it as descriptor 0 as well
 
   // Not of the text: for a program that calls bind and listen itself. The address is taken, and may
   // be taken in other forms (os/intercept.h), but an internet socket does not listen yet.

@@ -30,6 +30,10 @@ struct Interception {
 // The directory of our own program, for what is installed with it; "" if nobody can say.
 [[nodiscard]] std::string own_program_directory();
 
+// Gives the file of a unix socket a second name, from which it can come back when a program removes
+// it: the name is returned. Errors: somebody else's file is there.
+[[nodiscard]] Result<std::string> keep_socket_file(const std::string& path);
+
 // One `--intercept FROM=TO`: what a program calls FROM gets the socket TO.
 struct InterceptRule {
   std::string from_host;        // "" any address; "/path" or "@name" for a unix socket

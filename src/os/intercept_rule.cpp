@@ -7,7 +7,8 @@ namespace einhorn::os {
 namespace {
 
 constexpr std::string_view kAllowed =
-    " (allowed: auto, seccomp, PORT=PORT, HOST:PORT=PORT, unix:PATH=NAME; a NAME of a -b may stand "
+    " (allowed: auto, seccomp, preload, PORT=PORT, HOST:PORT=PORT, unix:PATH=NAME; a NAME of a -b "
+    "may stand "
     "for the last PORT)";
 
 Error wrong(std::string_view text, const std::string& what) {

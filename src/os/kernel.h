@@ -17,6 +17,9 @@
 #include "base/ids.h"
 #include "base/instant.h"
 #include "base/result.h"
+#include "os/bind_spec.h"
+#include "os/cgroup.h"
+#include "os/identity.h"
 
 namespace einhorn::os {
 
@@ -82,7 +85,16 @@ struct SpawnNote {
   // who goes on even if the guard dies in the middle of it.
   enum Next : std::uint32_t { kNobodyYet, kTheNewMaster, kTheOldMaster };
   std::uint32_t next = kNobodyYet;
-  std::int32_t taker = 0;  // the pid of the new one, written before `next`
+  std::int32_t taker = 0;    // the pid of the new one, written before `next`
+  std::uint64_t events = 0;  // the number of the last event of the event stream
+};
+
+// A resource limit as setrlimit(2) has it; kNoLimit: none.
+struct ResourceLimit {
+  static constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
+  int resource = 0;
+  std::uint64_t soft = kNoLimit;
+  std::uint64_t hard = kNoLimit;
 };
 
 struct SpawnSpec {
@@ -96,18 +108,24 @@ struct SpawnSpec {
   // not even copied, so that a spawn's cost does not grow with the descriptors that the spawner has
   // open.
   int keep_below = 256;
-  std::vector<int> closed;  // inherited descriptors that it does not get
-  std::string connect_to;   // unix socket path that `connect_as` is connected to; "" none
+  // Its standard output and standard error, whatever their numbers are; -1: the spawner's own.
+  int output = -1;
+  int error_output = -1;
+  std::vector<std::string> cgroups;  // files "cgroup.procs" of the groups that it joins
+  std::vector<int> closed;           // inherited descriptors that it does not get
+  std::string connect_to;            // unix socket path that `connect_as` is connected to; "" none
   int connect_as = -1;
   bool own_group = true;
   bool sibling = true;  // its parent is the spawner's parent
   int parent_death_signal = 0;
   std::optional<int> nice;
+  Identity identity;                  // `program` and `directory` are looked for in its root
+  std::vector<ResourceLimit> limits;  // set last, so that they are the program's alone
   SpawnNote* note = nullptr;
   // Its bind and listen are told to whoever holds Spawned::notify (see os/intercept.h).
   bool intercept = false;
   bool allow_io_uring = false;
-  Pid watcher = 0;           // this process and its descendants may look into it
+  Pid watcher = 0;  // this process and its descendants may look into it; 0: nobody in particular
   std::string pid_variable;  // "NAME=" whose value becomes the process's own pid ("LISTEN_PID=")
 };
 
@@ -117,6 +135,16 @@ struct Spawned {
   int notify = -1;              // of an intercepted program; the caller's to close
   std::optional<Error> failed;  // it could not become the program and is gone; "exec /x": EACCES
   int nice_error = 0;           // errno, if it runs with the spawner's nice level
+  std::vector<Error> unmet;  // what of its identity it does without: CPUs, I/O priority, OOM score
+};
+
+// A socket that somebody may connect to.
+struct OpenedListener {
+  int fd = -1;  // CLOEXEC; the caller's to close
+  std::string address;
+  std::uint16_t port = 0;
+  std::uint64_t device = 0;  // of a unix socket's file; 0 where there is none
+  std::uint64_t inode = 0;
 };
 
 // As in siginfo_t: code is CLD_EXITED, CLD_KILLED or CLD_DUMPED, status the exit code or signal.
@@ -127,6 +155,36 @@ struct Ended {
 
 struct MemoryUse {
   std::uint64_t resident_bytes = 0;
+};
+
+// What a process has for itself, and what it has together with others, such as pages of a zygote.
+struct MemoryShares {
+  std::uint64_t private_bytes = 0;
+  std::uint64_t shared_bytes = 0;
+};
+
+// Of a listening socket.
+struct AcceptQueue {
+  std::uint32_t waiting = 0;  // connections that nobody has accepted yet
+  std::uint32_t limit = 0;    // how many may
+};
+
+// What one may want to know of a process. Each costs: resident memory the least, then CPU time and
+// threads, descriptors, and by far the most proportional memory.
+struct Wanted {
+  bool resident = false;
+  bool proportional = false;
+  bool cpu = false;
+  bool descriptors = false;
+  bool threads = false;
+};
+// What was asked for and could be read.
+struct Measured {
+  std::optional<std::uint64_t> resident_bytes;
+  std::optional<std::uint64_t> proportional_bytes;  // PSS
+  std::optional<Duration> cpu;                      // of all its threads since its start
+  std::optional<std::uint64_t> descriptors;
+  std::optional<std::uint64_t> threads;
 };
 
 class Kernel {
@@ -150,14 +208,22 @@ class Kernel {
   virtual Transfer read(int fd, std::span<char> into) = 0;
   virtual Transfer write(int fd, std::string_view bytes) = 0;
   virtual Message receive(int socket) = 0;
+  // The same, and the message stays the next one. Descriptors in it are not shown.
+  virtual Message peek(int socket) = 0;
+  // From now on the kernel vouches for who sends what this socket receives (Message::sender).
+  virtual Status ask_for_senders(int socket) = 0;
   virtual Transfer send(int socket, std::string_view text, std::span<const int> fds) = 0;
   // Two ends of a sequenced-packet connection; nonblocking, CLOEXEC; the caller's to close.
   virtual Result<std::pair<int, int>> socket_pair() = 0;
+  // A pipe's read end, nonblocking, and its write end, blocking; CLOEXEC; the caller's to close.
+  virtual Result<std::pair<int, int>> pipe() = 0;
   // A socket at a path where nothing is any more: a listening one, or one for datagrams that names
   // their senders. None: something is there. The descriptor is the caller's to close.
   virtual Result<std::optional<SocketMade>> remake_socket(const std::string& path, bool listening,
                                                           std::uint32_t mode,
                                                           const std::string& group) = 0;
+  // As os/listeners.h. A host that is a name is looked up, which may take its time.
+  virtual Result<std::vector<OpenedListener>> open_listeners(const BindSpec& spec, int backlog) = 0;
   virtual void close(int fd) = 0;
   // The same descriptor under a number of at least `least`, CLOEXEC; the old number is closed.
   virtual Result<int> raise(int fd, int least) = 0;
@@ -194,14 +260,31 @@ class Kernel {
   virtual Pid own_parent() = 0;
   virtual std::uint32_t own_uid() = 0;
   virtual std::optional<MemoryUse> memory_of(Pid pid) = 0;
+  // Looks at every page table of the process: a millisecond for each few hundred megabytes. None: it
+  // is gone or may not be looked at.
+  virtual std::optional<MemoryShares> shares_of(Pid pid) = 0;
+  virtual std::optional<Duration> cpu_time_of(Pid pid) = 0;  // its children's not included
+  // None: not a listening socket of a stream, or the kernel does not tell.
+  virtual std::optional<AcceptQueue> accept_queue(int listener) = 0;
+  // None: no such process, or it is dead.
+  virtual std::optional<Measured> measure(Pid pid, const Wanted& wanted) = 0;
 
   virtual Status set_nice(int level) = 0;  // of this process
+  // Puts a running process onto these CPUs.
+  virtual Status set_affinity(Pid pid, const std::vector<std::uint32_t>& cpus) = 0;
 
   // Removes a file if it still is the one of that device and inode.
   virtual void remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) = 0;
 
+  // -- control groups (os/cgroup.h): of a version that is known, with directories as paths
+  virtual Status make_cgroup(const std::string& directory, const CgroupFiles& files) = 0;
+  virtual bool remove_cgroup(const std::string& directory) = 0;  // false: somebody is in it
+  virtual std::vector<std::string> list_cgroups(const std::string& directory) = 0;
+  virtual std::optional<std::uint64_t> oom_kills(const std::string& directory) = 0;
+
   // -- the file system, for recording a version
   virtual Result<std::string> current_directory() = 0;
+  virtual Result<std::string> own_program_directory() = 0;  // where our own executable lies
   virtual Result<std::string> resolve_directory(const std::string& path) = 0;
   // As a shell finds a program: by PATH unless there is a slash in it.
   virtual Result<std::string> find_program(const std::string& name, const std::string& path,

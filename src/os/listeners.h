@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -42,6 +43,10 @@ struct InheritedSockets {
 [[nodiscard]] Result<InheritedSockets> read_inherited_sockets(const char* (*lookup)(const char*),
                                                               std::int32_t own_pid);
 
+// Whether a handed-in socket is one of ours that the service manager has kept (FDSTORE=1).
+[[nodiscard]] bool is_stored_name(std::string_view name);
+[[nodiscard]] bool same_socket(int one, int other);
+
 // Opens one spec. A name with several addresses gives several listeners, all with one port, also
 // where it is chosen by the kernel; of a name's addresses the IPv6 ones are left out on a machine
 // that has no IPv6. "All addresses" ("8080", ":8080", "*:8080") is ONE dual-stack socket on `::`
@@ -53,6 +58,9 @@ struct InheritedSockets {
 //
 // A unix path where a *living* socket listens is an error; a dead socket file there is replaced; a
 // file that is no socket, a symbolic link too, is an error.
+//
+// A socket with the address wanted that the service manager has kept for us (handed in under a name
+// that begins with "einhorn-listen-") is taken instead of a new one: what waits in it is not lost.
 //
 // `fd:` duplicates what was handed in (all of them, if several have the name) to a descriptor of
 // our own and makes the original CLOEXEC, so that no child gets it twice. Flags of the socket, as

@@ -38,6 +38,9 @@ struct OpenedFile {
 // owns the directory has put it there.
 [[nodiscard]] OpenedFile open_log_file(const char* path);
 
+// Whether that file can be appended to; it is made if there is none. The error names the option.
+[[nodiscard]] Status check_log_file(const std::string& path, const std::string& option);
+
 // Why, in words, such as "it is a symbolic link".
 [[nodiscard]] const char* reason_of(const OpenedFile& file);
 

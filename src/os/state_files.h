@@ -33,7 +33,8 @@ struct SocketFile {
                                                      const std::string& group);
 // A datagram socket that learns its senders' pids; whatever socket file of ours is there is
 // replaced.
-[[nodiscard]] Result<SocketFile> open_notify_socket(const std::string& path, std::uint32_t mode);
+[[nodiscard]] Result<SocketFile> open_notify_socket(const std::string& path, std::uint32_t mode,
+                                                    const std::string& group);
 
 // Whether a socket could be made there, as far as can be told without touching anything.
 [[nodiscard]] Status check_socket_path(const std::string& path);
@@ -55,8 +56,5 @@ void open_standard_descriptors();
 // Whether this process has more rights than whoever started it: the program's file is set-user-ID
 // or set-group-ID.
 [[nodiscard]] bool is_set_user_id();
-
-// How many CPUs this process may run on; at least 1.
-[[nodiscard]] std::uint32_t cpu_count();
 
 }  // namespace einhorn::os

@@ -6,6 +6,7 @@
 
 #include "base/instant.h"
 #include "base/signals.h"
+#include "pool/health.h"
 
 namespace einhorn::pool {
 
@@ -37,6 +38,17 @@ struct Config {
   Duration canary_seconds{0};          // how long they must stay up
   std::uint32_t upgrade_failures = 3;  // failing new workers until a roll-back; 0: any number
   std::optional<Duration> upgrade_timeout;
+
+  // Whether there are commands that a start, and a stop signal, waits for (pool/hook.h).
+  bool hook_before_start = false;
+  bool hook_before_stop = false;
+
+  HealthRules health;  // heartbeats, limits, probes, flapping
+  // Scaling by the queue (pool/scaling.h). workers_max 0: the number stays as it is.
+  std::uint32_t workers_min = 0;
+  std::uint32_t workers_max = 0;
+  Duration scale_up_after = std::chrono::seconds{1};
+  Duration scale_down_after = std::chrono::seconds{30};
 };
 
 }  // namespace einhorn::pool

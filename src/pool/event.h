@@ -13,6 +13,7 @@
 #include "base/ids.h"
 #include "base/instant.h"
 #include "pool/config.h"
+#include "pool/hook.h"
 
 namespace einhorn::pool {
 
@@ -22,6 +23,7 @@ struct ExitStatus {
   Kind kind = Kind::kUnknown;
   int value = 0;  // exit code or signal number
   bool core_dumped = false;
+  bool out_of_memory = false;  // the kernel killed it for want of memory
 };
 // "exited with status 1", "was killed by signal 9 (KILL)", "ended in an unknown way".
 [[nodiscard]] std::string describe(const ExitStatus& status);
@@ -33,10 +35,18 @@ struct Started {};   // the pool's life begins
 struct TimerDue {};  // next_deadline() has come
 struct Spawned {     // outcome of a Spawn action
   WorkerId worker;
+  bool late = false;  // its code had to be loaded first: its life begins now
+};
+// Whom a failed spawn speaks against. Of several that fail for one reason, one is counted.
+enum class Blame {
+  kWorker,   // the next one may come up
+  kVersion,  // none of this version will
+  kNobody,   // it is not counted, nor said
 };
 struct SpawnFailed {  // outcome of a Spawn action
   WorkerId worker;
   std::string reason;  // "exec ./server: Permission denied"
+  Blame blame = Blame::kWorker;
 };
 struct Exited {
   WorkerId worker;
@@ -48,11 +58,32 @@ struct Acked {  // by the worker itself
 };
 struct Pinged {
   WorkerId worker;
-  std::string request_id;  // as JSON text; "" if there was none
+  std::string request_id;    // as JSON text; "" if there was none
+  std::optional<bool> busy;  // a request begins or ends
+  bool hung = false;         // it says that it hangs: WATCHDOG=trigger
 };
 struct StatusSaid {  // STATUS= on NOTIFY_SOCKET
   WorkerId worker;
   std::string text;
+};
+struct Sampled {  // outcome of a TakeSamples action
+  std::vector<Sample> samples;
+};
+struct Probed {  // outcome of a TakeProbe action
+  WorkerId worker;
+  bool well = true;
+  std::string detail;  // "connect 127.0.0.1:9101: Connection refused"
+};
+struct Examined {  // outcome of an Examine action
+  WorkerId worker;
+};
+struct HookEnded {  // outcome of a RunHook action
+  WorkerId worker;
+  bool well = true;    // false: the step it stands before can't be done
+  std::string reason;  // "its before-start hook exited with status 1"
+};
+struct Replace {  // by hand: this worker goes, when there is another one in its place
+  WorkerId worker;
 };
 struct SetNumber {
   std::uint32_t number = 1;
@@ -72,6 +103,10 @@ struct Quit {  // signal everybody and leave at once with status 1
 struct SignalAll {  // on somebody's behalf; nothing is recorded
   int signal = SIGUSR1;
 };
+struct LoadSeen {               // while wants_load() says so, some times a second
+  std::uint64_t queued = 0;     // connections that wait to be accepted, in all sockets
+  std::optional<double> cores;  // CPUs that ready workers used lately; none: not known
+};
 struct Reconfigured {  // some options changed while running
   Config config;
 };
@@ -80,8 +115,10 @@ struct Reconfigured {  // some options changed while running
 
 using Event =
     std::variant<event::Started, event::TimerDue, event::Spawned, event::SpawnFailed, event::Exited,
-                 event::Acked, event::Pinged, event::StatusSaid, event::SetNumber, event::Upgrade,
-                 event::RollBack, event::Stop, event::Quit, event::SignalAll, event::Reconfigured>;
+                 event::Acked, event::Pinged, event::StatusSaid, event::Sampled, event::Probed,
+                 event::Examined, event::HookEnded, event::Replace, event::SetNumber,
+                 event::Upgrade, event::RollBack, event::Stop, event::Quit, event::SignalAll,
+                 event::LoadSeen, event::Reconfigured>;
 
 // --- notes: what happened, for the log, the event stream and whoever asked
 // ------------------------
@@ -188,10 +225,55 @@ struct NumberChanged {
   std::uint32_t from;
   std::uint32_t to;
 };
+struct Scaled {
+  std::uint32_t from;
+  std::uint32_t to;
+  std::string reason;
+};
 struct GaveUp {
   std::uint32_t deaths;
 };
 struct Recovered {};  // a failed pool has a worker again, or was told to try
+struct Condemned {
+  WorkerId worker;
+  Version version;
+  Ailment ailment;
+  std::string complaint;
+  std::string request_id;  // the last one it told of; JSON text
+  bool killed;             // a hard limit: it is killed at once
+};
+struct Ailing {
+  WorkerId worker;
+  Version version;
+  Ailment ailment;
+  std::string complaint;
+};
+struct Recycling {  // its replacement starts
+  WorkerId worker;
+  Version version;
+  Ailment ailment;
+  std::string complaint;
+};
+struct Recycled {  // its replacement is ready; it is told to stop
+  std::vector<WorkerId> workers;
+};
+struct ProbeFailed {
+  WorkerId worker;
+  std::string detail;
+  std::uint32_t failures;
+  std::uint32_t most;
+};
+struct SlotPaused {
+  Slot slot;
+  std::uint32_t deaths;
+  Duration within;
+  std::optional<Duration> pause;  // none: it was given up
+  std::uint32_t retry;
+  std::uint32_t retries;
+};
+struct SlotResumed {
+  Slot slot;
+};
 struct Stopping {
   int signal;
 };
@@ -205,8 +287,10 @@ using Note =
                  note::Signaling, note::Killing, note::BackingOff, note::UpgradeStarted,
                  note::CanaryProved, note::CullingOld, note::CullingExcess, note::Upgraded,
                  note::UpgradeFailed, note::RollBackStarted, note::RolledBack,
-                 note::RollBackRefused, note::RollBackIncomplete, note::NumberChanged, note::GaveUp,
-                 note::Recovered, note::Stopping, note::Gone>;
+                 note::RollBackRefused, note::RollBackIncomplete, note::NumberChanged, note::Scaled,
+                 note::GaveUp, note::Recovered, note::Condemned, note::Ailing, note::Recycling,
+                 note::Recycled, note::ProbeFailed, note::SlotPaused, note::SlotResumed,
+                 note::Stopping, note::Gone>;
 
 // --- actions
 // --------------------------------------------------------------------------------------
@@ -219,10 +303,28 @@ struct SendSignal {
   int signal = 0;
   bool group = false;  // the worker's whole process group
 };
+struct TakeSamples {
+  std::vector<WorkerId> workers;
+};
+struct TakeProbe {
+  WorkerId worker;
+};
+struct Examine {  // a hung worker, before it is told to stop
+  WorkerId worker;
+};
+struct RunHook {  // Spawn or SendSignal follows when it is over
+  WorkerId worker;
+  Version version;
+  Hook hook = Hook::kNone;
+};
+struct EndHook {  // nobody waits for it any more
+  WorkerId worker;
+};
 struct Leave {  // the master's word to the guard
   int exit_code = 0;
 };
 
-using Action = std::variant<Spawn, SendSignal, Note, Leave>;
+using Action =
+    std::variant<Spawn, SendSignal, Note, TakeSamples, TakeProbe, Examine, RunHook, EndHook, Leave>;
 
 }  // namespace einhorn::pool

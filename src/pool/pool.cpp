@@ -15,6 +15,8 @@ constexpr Duration kEstablished = std::chrono::seconds{1};
 // Workers that ACK and die at once, again and again, are not restarted without any pause.
 constexpr Duration kQuickDeathWindow = std::chrono::seconds{10};
 constexpr std::uint32_t kMaxQuickDeaths = 1000;
+// A timer that comes so late says that we were not there to hear anybody.
+constexpr Duration kLate = std::chrono::seconds{1};
 
 }  // namespace
 
@@ -23,6 +25,9 @@ std::string describe(const ExitStatus& status) {
     case ExitStatus::Kind::kExited:
       return "exited with status " + std::to_string(status.value);
     case ExitStatus::Kind::kSignaled:
+      if (status.out_of_memory) {
+        return "was killed for want of memory (signal " + std::to_string(status.value) + ")";
+      }
       return "was killed by signal " + std::to_string(status.value) + " (" +
              signal_name(status.value) + ")" + (status.core_dumped ? ", core dumped" : "");
     case ExitStatus::Kind::kUnknown:
@@ -33,10 +38,16 @@ std::string describe(const ExitStatus& status) {
 
 Pool::Pool(Config config) : config_(config) {}
 
-Pool::Pool(Config config, Ledger ledger, std::vector<Worker> workers)
-    : config_(config), ledger_(std::move(ledger)) {
+Pool::Pool(Config config, Ledger ledger, std::vector<Worker> workers,
+           std::vector<SlotTrouble> troubles)
+    : config_(config), ledger_(std::move(ledger)), restored_(true) {
   ledger_.left = false;  // whoever left is not here any more
   std::uint32_t slots = 0;
+  for (SlotTrouble& trouble : troubles) {
+    slots = std::max(slots, trouble.slot.value + 1);
+    paused_ += trouble.paused() ? 1U : 0U;
+    troubles_[trouble.slot] = std::move(trouble);
+  }
   for (const Worker& worker : workers) {
     slots = std::max(slots, worker.id.slot.value + 1);
   }
@@ -57,8 +68,8 @@ Pool::Pool(Config config, Ledger ledger, std::vector<Worker> workers)
     touch(inserted);
   }
   for (std::uint32_t slot = 0; slot < slots; ++slot) {
-    if (!slots_[slot]) {
-      free_slots_.push(slot);
+    if (!slots_[slot] && !is_paused(Slot{slot})) {
+      free_slots_.insert(slot);
     }
   }
   spinup_at_ = Instant{};  // a start or a canary may have been waited for: look once, at once
@@ -66,6 +77,9 @@ Pool::Pool(Config config, Ledger ledger, std::vector<Worker> workers)
 
 const std::vector<Action>& Pool::step(const Event& event, Instant now) {
   actions_.clear();
+  if (std::exchange(restored_, false)) {
+    listen_anew(now);
+  }
   std::visit([this, now](const auto& happened) { on(happened, now); }, event);
   settle(now);
   return actions_;
@@ -83,6 +97,8 @@ std::optional<Instant> Pool::next_deadline() const {
   }
   consider(spinup_at_);
   consider(canary_at_);
+  consider(sample_at_);
+  consider(next_resume());
   if (ledger_.upgrade && ledger_.upgrade->rollback && config_.upgrade_timeout) {
     consider(ledger_.upgrade->started_at + *config_.upgrade_timeout);
   }
@@ -95,6 +111,11 @@ void Pool::on(const event::Started& /*event*/, Instant /*now*/) {
 }
 
 void Pool::on(const event::TimerDue& /*event*/, Instant now) {
+  if (!timers_.empty() && now - timers_.begin()->first > kLate) {
+    listen_anew(now);
+  }
+  resume_slots(now);
+  take_samples(now);
   std::size_t budget = limits::kMaxEventsPerTurn;
   while (!timers_.empty() && timers_.begin()->first <= now && budget-- > 0) {
     Entry* due = entry(timers_.begin()->second);
@@ -112,10 +133,22 @@ void Pool::on(const event::TimerDue& /*event*/, Instant now) {
 void Pool::on_worker_timer(Entry& entry, Instant now) {
   Worker& worker = entry.worker;
   if (worker.stopping()) {
-    kill(entry, now);
+    if (worker.examining) {
+      stop_workers({worker.id}, config_.stop_signal, now);
+    } else {
+      kill(entry, now);
+    }
     return;
   }
-  CHECK(worker.state == WorkerState::kStarting);
+  if (!check_health(entry, now)) {
+    return;
+  }
+  const std::optional<Instant> ack =
+      worker.state == WorkerState::kStarting ? ack_due(entry) : std::nullopt;
+  if (!ack || now < *ack) {
+    schedule(entry);
+    return;
+  }
   if (config_.ack_mode == AckMode::kTimer) {
     become_ready(entry, AckMode::kTimer, now);
     return;
@@ -131,6 +164,7 @@ void Pool::on_worker_timer(Entry& entry, Instant now) {
   worker.missed_ack = true;
   const Worker failed = worker;
   count_death_before_ack();
+  count_flap(failed.id.slot, now);
   stop_workers({worker.id}, config_.stop_signal, now);
   count_upgrade_failure(
       failed, "did not ACK within " + std::to_string(static_cast<int>(to_seconds(waited))) + " s",
@@ -140,6 +174,7 @@ void Pool::on_worker_timer(Entry& entry, Instant now) {
 void Pool::kill(Entry& entry, Instant now) {
   Worker& worker = entry.worker;
   note(note::Killing{worker.id, now - worker.last_signaled_at.value_or(now)});
+  end_hook(worker);
   worker.signaled.add(SIGKILL);
   worker.last_signaled_at = now;
   actions_.emplace_back(SendSignal{worker.id, SIGKILL, true});
@@ -153,6 +188,10 @@ void Pool::on(const event::Spawned& event, Instant now) {
     return;
   }
   spawned->worker.state = WorkerState::kStarting;
+  spawned->worker.hook = Hook::kNone;
+  if (event.late) {
+    spawned->worker.spawned_at = now;
+  }
   place(*spawned);
   schedule(*spawned);
   touch(*spawned);
@@ -170,9 +209,13 @@ void Pool::on(const event::SpawnFailed& event, Instant now) {
   }
   const Worker worker = failed->worker;
   remove(*failed);
+  if (event.blame == event::Blame::kNobody) {
+    return;
+  }
   note(note::LaunchFailed{worker.id, worker.version, event.reason});
   count_death_before_ack();
-  count_upgrade_failure(worker, event.reason, now);
+  count_flap(worker.id.slot, now);
+  count_upgrade_failure(worker, event.reason, now, event.blame == event::Blame::kVersion);
 }
 
 void Pool::on(const event::Exited& event, Instant now) {
@@ -195,6 +238,7 @@ void Pool::on(const event::Exited& event, Instant now) {
   } else {
     count_death_after_ack(worker, now);
   }
+  count_flap(worker.id.slot, now);
   count_upgrade_failure(
       worker, describe(event.status) + (before_ack ? " before it was ACKed" : " after its ACK"),
       now);
@@ -273,14 +317,6 @@ void Pool::recover() {
   }
 }
 
-void Pool::on(const event::Pinged& event, Instant now) {
-  if (Entry* pinged = entry(event.worker)) {
-    pinged->worker.pinged_at = now;
-    pinged->worker.pinged_request_id = event.request_id;
-    touch(*pinged);
-  }
-}
-
 void Pool::on(const event::StatusSaid& event, Instant /*now*/) {
   if (Entry* said = entry(event.worker)) {
     said->worker.status_text = event.text;
@@ -294,24 +330,66 @@ void Pool::on(const event::SetNumber& event, Instant /*now*/) {
   config_dirty_ = true;
   ledger_.deaths_before_ack = 0;
   ledger_dirty_ = true;
+  forget_troubles();
   recover();
 }
 
+void Pool::on(const event::LoadSeen& event, Instant now) {
+  if (!wants_load()) {
+    return;
+  }
+  Scaling::Seen seen;
+  seen.queued = event.queued;
+  seen.cores = event.cores;
+  seen.number = config_.number;
+  seen.starting = static_cast<std::uint32_t>(modern_starting_.size() + missing());
+  seen.upgrading = ledger_.upgrade.has_value();
+  if (std::optional<Scaling::Decision> decision = scaling_.decide(config_, seen, now)) {
+    note(note::Scaled{config_.number, decision->number, std::move(decision->reason)});
+    config_.number = decision->number;
+    config_dirty_ = true;
+  }
+}
+
+// Its step goes on, or can't be done.
+void Pool::on(const event::HookEnded& event, Instant now) {
+  Entry* hooked = entry(event.worker);
+  if (hooked == nullptr) {
+    return;
+  }
+  const Hook hook = std::exchange(hooked->worker.hook, Hook::kNone);
+  if (hook == Hook::kBeforeStart && (!event.well || !ledger_.respawn)) {
+    on(event::SpawnFailed{event.worker, event.reason,
+                          event.well ? event::Blame::kNobody : event::Blame::kWorker},
+       now);
+  } else if (hook == Hook::kBeforeStart) {
+    hooked->worker.spawned_at = now;
+    touch(*hooked);
+    actions_.emplace_back(Spawn{event.worker, hooked->worker.version});
+  } else if (hook == Hook::kBeforeStop) {
+    stop_workers({event.worker}, hooked->worker.stop_with, now, Stopping::kAtOnce);
+  }
+}
+
 void Pool::on(const event::Stop& event, Instant now) {
+  go_down(event.signal, now, event.sent ? Stopping::kSent : Stopping::kUsual);
+}
+
+void Pool::go_down(int signal, Instant now, Stopping how) {
   ledger_.respawn = false;
   ledger_.upgrade.reset();
   canary_at_.reset();
   ledger_dirty_ = true;
-  note(note::Stopping{event.signal});
+  note(note::Stopping{signal});
   std::vector<WorkerId> everybody;
   for (const Worker* worker : workers()) {
     everybody.push_back(worker->id);
   }
-  stop_workers(std::move(everybody), event.signal, now, event.sent);
+  stop_workers(std::move(everybody), signal, now, how);
 }
 
 void Pool::on(const event::Quit& event, Instant now) {
-  on(event::Stop{event.signal, false}, now);
+  go_down(event.signal, now, Stopping::kAtOnce);
   if (!ledger_.left) {
     ledger_.left = true;
     actions_.emplace_back(Leave{1});
@@ -334,6 +412,9 @@ void Pool::on(const event::SignalAll& event, Instant /*now*/) {
 
 void Pool::on(const event::Reconfigured& event, Instant /*now*/) {
   config_ = event.config;
+  if (config_.workers_max > 0) {
+    config_.number = std::clamp(config_.number, config_.workers_min, config_.workers_max);
+  }
   config_dirty_ = true;
   for (auto& entry : slots_) {
     if (entry) {
@@ -342,7 +423,34 @@ void Pool::on(const event::Reconfigured& event, Instant /*now*/) {
   }
 }
 
-void Pool::stop_workers(std::vector<WorkerId> workers, int signal, Instant now, bool sent) {
+void Pool::end_hook(Worker& worker) {
+  if (std::exchange(worker.hook, Hook::kNone) != Hook::kNone) {
+    actions_.emplace_back(EndHook{worker.id});
+  }
+}
+
+// True: the signal has to wait. A later one takes its place; who has had one gets all others at
+// once.
+bool Pool::run_hook_before_stop(Entry& entry, int signal, Stopping how) {
+  Worker& worker = entry.worker;
+  if (how != Stopping::kUsual || worker.signaled.bits() != 0 ||
+      (!config_.hook_before_stop && worker.hook == Hook::kNone)) {
+    end_hook(worker);
+    return false;
+  }
+  worker.stop_with = signal;
+  worker.examining = false;
+  if (worker.hook == Hook::kNone) {
+    worker.hook = Hook::kBeforeStop;
+    worker.state = WorkerState::kStopping;
+    actions_.emplace_back(RunHook{worker.id, worker.version, Hook::kBeforeStop});
+    place(entry);
+    schedule(entry);
+  }
+  return true;
+}
+
+void Pool::stop_workers(std::vector<WorkerId> workers, int signal, Instant now, Stopping how) {
   note::Signaling signaling{signal, {}, {}};
   for (const WorkerId id : workers) {
     Entry* stopped = entry(id);
@@ -350,10 +458,18 @@ void Pool::stop_workers(std::vector<WorkerId> workers, int signal, Instant now, 
       continue;
     }
     Worker& worker = stopped->worker;
+    if (worker.hook == Hook::kBeforeStart) {
+      end_hook(worker);  // it was never started, and is not any more
+      remove(*stopped);
+      continue;
+    }
     touch(*stopped);
     if (worker.state == WorkerState::kSpawning) {
       worker.stop_wanted = true;
       worker.stop_with = signal;
+      continue;
+    }
+    if (run_hook_before_stop(*stopped, signal, how)) {
       continue;
     }
     if (worker.signaled.has(signal)) {
@@ -362,6 +478,7 @@ void Pool::stop_workers(std::vector<WorkerId> workers, int signal, Instant now, 
     signaling.workers.push_back(id);
     worker.signaled.add(signal);
     worker.last_signaled_at = now;
+    worker.examining = false;
     worker.state = WorkerState::kStopping;
     place(*stopped);
     schedule(*stopped);
@@ -370,7 +487,7 @@ void Pool::stop_workers(std::vector<WorkerId> workers, int signal, Instant now, 
     return;
   }
   const std::vector<WorkerId> targets = signaling.workers;
-  if (sent) {
+  if (how == Stopping::kSent) {
     return;
   }
   note(std::move(signaling));

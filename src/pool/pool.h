@@ -16,16 +16,18 @@
 //   pacing     at most max_unacked modern workers are starting at a time, except for the first
 //              fill, a fleet upgrade and (unless max_unacked was asked for) replacements of
 //              workers that had been up for a while
-//   quiet      next_deadline() is none when nothing is to be waited for
+//   quiet      next_deadline() is none when nothing is to be waited for; a pool that watches its
+//              workers (HealthRules::watches) waits for what they may do
+//   recycling  no more than max_recycling ailing workers are being replaced at a time, and each is
+//              told to stop only when its replacement is ready
 //
 // Cost: a step takes O(log n) for n workers, except an upgrade's start, `stop` and restoring, O(n).
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
-#include <queue>
 #include <set>
 #include <string>
 #include <utility>
@@ -33,6 +35,7 @@
 
 #include "pool/config.h"
 #include "pool/event.h"
+#include "pool/scaling.h"
 #include "pool/worker.h"
 
 namespace einhorn::pool {
@@ -76,7 +79,8 @@ class Pool {
   explicit Pool(Config config);
   // A pool as it was, from a snapshot. The master then reports which workers are gone. A TimerDue
   // is due at once: what was waited for is worked out anew.
-  Pool(Config config, Ledger ledger, std::vector<Worker> workers);
+  Pool(Config config, Ledger ledger, std::vector<Worker> workers,
+       std::vector<SlotTrouble> troubles = {});
 
   // The actions stay valid until the next step.
   const std::vector<Action>& step(const Event& event, Instant now);
@@ -99,8 +103,18 @@ class Pool {
   [[nodiscard]] std::size_t old_unsignaled() const {
     return old_ready_.size() + old_starting_.size();
   }
+  // Whether LoadSeen is wanted, some times a second.
+  [[nodiscard]] bool wants_load() const {
+    return config_.workers_max > 0 && ledger_.respawn && !ledger_.failed;
+  }
   // Versions that a living worker has or that a spawn may still ask for.
   [[nodiscard]] std::set<Version> versions_in_use() const;
+
+  // Slots that have had deaths, with --flapping.
+  [[nodiscard]] const std::map<Slot, SlotTrouble>& troubles() const { return troubles_; }
+  [[nodiscard]] std::size_t paused() const { return paused_; }
+  // What was said before then may not have been heard.
+  [[nodiscard]] Instant listening_since() const { return listening_since_; }
 
   // What changed since the last call, for the snapshot.
   struct Changes {
@@ -108,6 +122,7 @@ class Pool {
     bool config = false;
     std::vector<WorkerId> changed;
     std::vector<WorkerId> gone;
+    std::vector<SlotTrouble> slots;  // an empty one is forgotten
   };
   [[nodiscard]] Changes take_changes();
 
@@ -125,6 +140,7 @@ class Pool {
     std::optional<Instant> timer;
     std::int64_t ack_warnings = 0;  // whole minutes without an ACK that were warned of
     bool dirty = false;
+    Vitals vitals;
   };
 
   void on(const event::Started& event, Instant now);
@@ -135,12 +151,18 @@ class Pool {
   void on(const event::Acked& event, Instant now);
   void on(const event::Pinged& event, Instant now);
   void on(const event::StatusSaid& event, Instant now);
+  void on(const event::Sampled& event, Instant now);
+  void on(const event::Probed& event, Instant now);
+  void on(const event::Examined& event, Instant now);
+  void on(const event::HookEnded& event, Instant now);
+  void on(const event::Replace& event, Instant now);
   void on(const event::SetNumber& event, Instant now);
   void on(const event::Upgrade& event, Instant now);
   void on(const event::RollBack& event, Instant now);
   void on(const event::Stop& event, Instant now);
   void on(const event::Quit& event, Instant now);
   void on(const event::SignalAll& event, Instant now);
+  void on(const event::LoadSeen& event, Instant now);
   void on(const event::Reconfigured& event, Instant now);
 
   // roster.cpp: who is where
@@ -149,6 +171,8 @@ class Pool {
   void rebucket_all();
   void set_timer(Entry& entry, std::optional<Instant> at);
   void schedule(Entry& entry);  // the timer that its state asks for
+  [[nodiscard]] std::optional<Instant> ack_due(const Entry& entry) const;
+  [[nodiscard]] std::optional<Instant> stop_due(const Worker& worker) const;
   void touch(Entry& entry);
   void remove(Entry& entry);
   Slot take_lowest_slot();
@@ -163,10 +187,45 @@ class Pool {
   [[nodiscard]] bool dying_quickly(Instant now) const;
   void on_worker_timer(Entry& entry, Instant now);
   void kill(Entry& entry, Instant now);
-  void stop_workers(std::vector<WorkerId> workers, int signal, Instant now, bool sent = false);
+  // kSent: the kernel has delivered the signal; kAtOnce: no hook is waited for.
+  enum class Stopping { kUsual, kSent, kAtOnce };
+  void stop_workers(std::vector<WorkerId> workers, int signal, Instant now,
+                    Stopping how = Stopping::kUsual);
+  bool run_hook_before_stop(Entry& entry, int signal, Stopping how);
+  void go_down(int signal, Instant now, Stopping how);
+  void end_hook(Worker& worker);
   std::vector<WorkerId> oldest(const Bucket& bucket, std::size_t count) const;
   void note(Note note) { actions_.emplace_back(std::move(note)); }
   void recover();
+
+  // health.cpp: heartbeats, probes, samples
+  static void note_request(Entry& entry, const std::string& id, bool busy, Instant now);
+  [[nodiscard]] std::optional<Instant> silent_at(const Worker& worker) const;
+  [[nodiscard]] std::optional<Instant> slow_at(const Worker& worker) const;
+  [[nodiscard]] std::optional<Instant> old_at(const Worker& worker) const;
+  [[nodiscard]] std::optional<Instant> probe_due(Entry& entry) const;
+  [[nodiscard]] std::optional<Instant> health_due(Entry& entry) const;
+  [[nodiscard]] std::optional<Instant> examined_by(const Worker& worker) const;
+  bool check_health(Entry& entry, Instant now);
+  void take_samples(Instant now);
+  void plan_samples(Instant now);
+  bool judge(Entry& entry, Measure measure, std::uint64_t value, Instant now);
+  void ail(Entry& entry, Ailment ailment, std::string complaint, Instant now);
+  void condemn(Entry& entry, Ailment ailment, std::string complaint, bool at_once, Instant now);
+  void listen_anew(Instant now);
+
+  // recycling.cpp: replacing ailing workers, and slots that are paused
+  void file(Entry& entry);
+  void unfile(WorkerId worker);
+  [[nodiscard]] std::size_t wanted() const;
+  void set_recycling(WorkerId worker, bool recycling);
+  void advance_recycling(Instant now);
+  void count_flap(Slot slot, Instant now);
+  [[nodiscard]] bool is_paused(Slot slot) const;
+  void resume(SlotTrouble& trouble);
+  void resume_slots(Instant now);
+  [[nodiscard]] std::optional<Instant> next_resume() const;
+  void forget_troubles();
 
   // spinup.cpp
   void settle(Instant now);
@@ -184,23 +243,37 @@ class Pool {
   void advance_upgrade(Instant now);
   void finish_upgrade(Instant now);
   void fail_upgrade(std::string reason, Instant now);
-  void count_upgrade_failure(const Worker& worker, const std::string& how, Instant now);
+  void count_upgrade_failure(const Worker& worker, const std::string& how, Instant now,
+                             bool hopeless = false);
   [[nodiscard]] std::uint32_t canaries() const;
   void cull(Instant now);
 
   Config config_;
   Ledger ledger_;
   std::vector<std::unique_ptr<Entry>> slots_;
-  std::priority_queue<std::uint32_t, std::vector<std::uint32_t>, std::greater<>> free_slots_;
+  std::set<std::uint32_t> free_slots_;  // but for those that are paused
   std::size_t alive_ = 0;
   Bucket modern_starting_;  // Spawning, Starting
   Bucket modern_ready_;
   Bucket old_starting_;
   Bucket old_ready_;
   Bucket stopping_;
+  // Of the above: modern, ready and in need of a replacement; those whose replacement is on its
+  // way; those that were told to stop as theirs is ready.
+  Bucket ailing_;
+  Bucket recycling_;
+  Bucket recycled_;
+  std::map<Slot, SlotTrouble> troubles_;
+  std::size_t paused_ = 0;  // slots
+  std::set<Slot> slots_changed_;
+  bool restored_ = false;    // and has not made a step yet
+  Instant listening_since_;  // silence counts from here on
+  std::optional<Instant> sample_at_;
+  std::size_t sample_cursor_ = 0;
   std::set<std::pair<Instant, WorkerId>> timers_;
   std::optional<Instant> spinup_at_;
   std::optional<Instant> canary_at_;
+  Scaling scaling_;
   std::vector<Action> actions_;
   std::vector<WorkerId> dirty_;
   std::vector<WorkerId> gone_;

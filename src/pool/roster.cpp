@@ -1,4 +1,8 @@
 // Who is where: slots, buckets and timers of the pool's workers.
+#include <algorithm>
+#include <csignal>
+#include <utility>
+
 #include "base/check.h"
 #include "base/limits.h"
 #include "pool/pool.h"
@@ -6,8 +10,9 @@
 namespace einhorn::pool {
 namespace {
 
-// A worker that missed its ACK has shown that it hangs: it is not waited for without a limit.
-constexpr Duration kKillAfterMissedAck = std::chrono::seconds{10};
+// A worker that missed its ACK or is condemned has shown that it hangs: it is not waited for
+// without a limit.
+constexpr Duration kKillWhoHangs = std::chrono::seconds{10};
 
 }  // namespace
 
@@ -95,6 +100,7 @@ void Pool::place(Entry& entry) {
     bucket->insert(entry.worker.id);
     entry.bucket = bucket;
   }
+  file(entry);
 }
 
 void Pool::rebucket_all() {
@@ -121,41 +127,57 @@ void Pool::set_timer(Entry& entry, std::optional<Instant> at) {
   }
 }
 
+std::optional<Instant> Pool::ack_due(const Entry& entry) const {
+  const Worker& worker = entry.worker;
+  if (config_.ack_mode == AckMode::kTimer) {
+    return worker.spawned_at + config_.ack_delay;
+  }
+  if (config_.ack_timeout > Duration::zero()) {
+    return worker.spawned_at +
+           std::min<Duration>((entry.ack_warnings + 1) * kAckWarningEvery, config_.ack_timeout);
+  }
+  return std::nullopt;
+}
+
+std::optional<Instant> Pool::stop_due(const Worker& worker) const {
+  if (worker.hook != Hook::kNone) {
+    return std::nullopt;  // its time is up when the signal has been sent, and then some
+  }
+  if (worker.examining) {
+    return examined_by(worker);
+  }
+  std::optional<Duration> patience = config_.signal_timeout;
+  if ((worker.missed_ack || worker.condemned) && !patience) {
+    patience = kKillWhoHangs;
+  }
+  if (config_.drain_timeout && worker.version != ledger_.version &&
+      (!patience || *config_.drain_timeout < *patience)) {
+    patience = config_.drain_timeout;
+  }
+  if (patience && !worker.signaled.has(SIGKILL) && worker.last_signaled_at) {
+    return *worker.last_signaled_at + *patience;
+  }
+  return std::nullopt;
+}
+
 // Timers follow from what a worker's record says, so that they need no place in the snapshot.
 void Pool::schedule(Entry& entry) {
-  const Worker& worker = entry.worker;
-  switch (worker.state) {
+  switch (entry.worker.state) {
     case WorkerState::kSpawning:
-    case WorkerState::kReady:
       set_timer(entry, std::nullopt);
       return;
-    case WorkerState::kStarting:
-      if (config_.ack_mode == AckMode::kTimer) {
-        set_timer(entry, worker.spawned_at + config_.ack_delay);
-      } else if (config_.ack_timeout > Duration::zero()) {
-        const Instant last = worker.spawned_at + config_.ack_timeout;
-        const Instant warning = worker.spawned_at + (entry.ack_warnings + 1) * kAckWarningEvery;
-        set_timer(entry, warning < last ? warning : last);
-      } else {
-        set_timer(entry, std::nullopt);
-      }
-      return;
-    case WorkerState::kStopping: {
-      std::optional<Duration> patience = config_.signal_timeout;
-      if (worker.missed_ack && !patience) {
-        patience = kKillAfterMissedAck;
-      }
-      if (config_.drain_timeout && worker.version != ledger_.version &&
-          (!patience || *config_.drain_timeout < *patience)) {
-        patience = config_.drain_timeout;
-      }
-      if (patience && !worker.signaled.has(SIGKILL) && worker.last_signaled_at) {
-        set_timer(entry, *worker.last_signaled_at + *patience);
-      } else {
-        set_timer(entry, std::nullopt);
-      }
+    case WorkerState::kStarting: {
+      const std::optional<Instant> ack = ack_due(entry);
+      const std::optional<Instant> health = health_due(entry);
+      set_timer(entry, ack && health ? std::min(ack, health) : ack ? ack : health);
       return;
     }
+    case WorkerState::kReady:
+      set_timer(entry, health_due(entry));
+      return;
+    case WorkerState::kStopping:
+      set_timer(entry, stop_due(entry.worker));
+      return;
   }
 }
 
@@ -168,9 +190,7 @@ void Pool::touch(Entry& entry) {
 
 Slot Pool::take_lowest_slot() {
   if (!free_slots_.empty()) {
-    const std::uint32_t slot = free_slots_.top();
-    free_slots_.pop();
-    return Slot{slot};
+    return Slot{free_slots_.extract(free_slots_.begin()).value()};
   }
   slots_.emplace_back();
   return Slot{static_cast<std::uint32_t>(slots_.size() - 1)};
@@ -190,9 +210,12 @@ void Pool::remove(Entry& entry) {
   const WorkerId id = entry.worker.id;
   set_timer(entry, std::nullopt);
   entry.bucket->erase(id);
+  unfile(id);
   gone_.push_back(id);
   slots_[id.slot.value].reset();
-  free_slots_.push(id.slot.value);
+  if (!is_paused(id.slot)) {
+    free_slots_.insert(id.slot.value);
+  }
   --alive_;
 }
 
@@ -208,6 +231,11 @@ Pool::Changes Pool::take_changes() {
   }
   dirty_.clear();
   changes.gone = std::exchange(gone_, {});
+  for (const Slot slot : std::exchange(slots_changed_, {})) {
+    const auto trouble = troubles_.find(slot);
+    changes.slots.push_back(trouble != troubles_.end() ? trouble->second
+                                                       : SlotTrouble{.slot = slot});
+  }
   return changes;
 }
 

@@ -14,11 +14,13 @@ constexpr Duration kPauseBetweenQuickDeaths = std::chrono::milliseconds{500};
 void Pool::settle(Instant now) {
   if (ledger_.respawn) {
     advance_upgrade(now);
+    advance_recycling(now);
     cull(now);
     replenish(now);
   } else {
     spinup_at_.reset();
   }
+  plan_samples(now);
   finish_if_over();
 }
 
@@ -40,7 +42,7 @@ void Pool::finish_if_over() {
 
 std::size_t Pool::missing() const {
   const std::size_t have = modern_starting_.size() + modern_ready_.size();
-  std::size_t want = config_.number;
+  std::size_t want = wanted() + recycling_.size();
   if (ledger_.upgrade && !ledger_.upgrade->proved) {
     want = std::min<std::size_t>(want, canaries());
   }
@@ -143,7 +145,12 @@ void Pool::spawn(Version version, Instant now) {
   }
   ledger_.last_spinup = now;
   ledger_dirty_ = true;
-  actions_.emplace_back(Spawn{spawned.worker.id, spawned.worker.version});
+  if (config_.hook_before_start) {
+    spawned.worker.hook = Hook::kBeforeStart;
+    actions_.emplace_back(RunHook{spawned.worker.id, version, Hook::kBeforeStart});
+    return;
+  }
+  actions_.emplace_back(Spawn{spawned.worker.id, version});
 }
 
 }  // namespace einhorn::pool

@@ -16,6 +16,7 @@ void Pool::retarget(Version version) {
   ledger_.deaths_before_ack = 0;
   ledger_.burst_left = 0;
   ledger_dirty_ = true;
+  forget_troubles();
   recover();
   rebucket_all();
 }
@@ -130,7 +131,8 @@ void Pool::finish_upgrade(Instant now) {
   }
 }
 
-void Pool::count_upgrade_failure(const Worker& worker, const std::string& how, Instant now) {
+void Pool::count_upgrade_failure(const Worker& worker, const std::string& how, Instant now,
+                                 bool hopeless) {
   if (!ledger_.upgrade || worker.version != ledger_.version || !ledger_.respawn) {
     return;
   }
@@ -141,11 +143,13 @@ void Pool::count_upgrade_failure(const Worker& worker, const std::string& how, I
     upgrade.reports.push_back("worker " + std::to_string(worker.id.slot.value) + " of version " +
                               std::to_string(worker.version.value) + " " + how);
   }
-  if (config_.upgrade_failures == 0 || upgrade.failures < config_.upgrade_failures) {
+  if (!hopeless && (config_.upgrade_failures == 0 || upgrade.failures < config_.upgrade_failures)) {
     return;
   }
   if (upgrade.rollback) {
-    fail_upgrade(std::to_string(upgrade.failures) + " new workers failed", now);
+    fail_upgrade(
+        hopeless ? "it can't be loaded" : std::to_string(upgrade.failures) + " new workers failed",
+        now);
   } else if (upgrade.going_back) {
     const std::string reason = upgrade.reports.back();
     const Version version = upgrade.to;
@@ -211,8 +215,9 @@ void Pool::cull(Instant now) {
     stop_workers(std::move(chosen), config_.stop_signal, now);
   }
   const std::size_t modern = modern_starting_.size() + modern_ready_.size();
-  if (modern > number) {
-    const std::size_t excess = modern - number;
+  const std::size_t most = wanted() + recycling_.size();
+  if (modern > most) {
+    const std::size_t excess = modern - most;
     std::vector<WorkerId> chosen = oldest(modern_starting_, excess);
     const std::vector<WorkerId> more = oldest(modern_ready_, excess - chosen.size());
     chosen.insert(chosen.end(), more.begin(), more.end());

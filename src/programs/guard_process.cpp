@@ -1,7 +1,9 @@
 #include "programs/guard_process.h"
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,7 +15,10 @@
 
 #include "guard/guard.h"
 #include "guard/linux_system.h"
+#include "master/privileges.h"
 #include "master/to_ruby.h"
+#include "os/c_strings.h"
+#include "os/linux/child_identity.h"
 #include "os/linux/linux_kernel.h"
 
 namespace einhorn {
@@ -34,14 +39,14 @@ std::vector<std::string> master_arguments(const wire::Settings& settings) {
   return arguments;
 }
 
-std::vector<char*> pointers(std::vector<std::string>& texts) {
-  std::vector<char*> pointers;
-  pointers.reserve(texts.size() + 1);
-  for (std::string& text : texts) {
-    pointers.push_back(text.data());
+// How often our service manager wants to hear WATCHDOG=1; 0: not at all, or not from us.
+std::int64_t watchdog_us() {
+  const char* pid = std::getenv("WATCHDOG_PID");
+  const char* interval = std::getenv("WATCHDOG_USEC");
+  if (interval == nullptr || (pid != nullptr && std::atoll(pid) != getpid())) {
+    return 0;
   }
-  pointers.push_back(nullptr);
-  return pointers;
+  return std::max(0LL, std::atoll(interval));
 }
 
 std::string shown_name(const wire::Settings& settings) {
@@ -63,6 +68,9 @@ int run_guard(master::Boot boot, const guard::Renewal* renewal, const Birth& bir
     renewal = nullptr;  // it could not be done, and the master has left: start one again
   }
   const wire::Settings& settings = boot.settings;
+  if (settings.preloads()) {
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);  // what a zygote forks becomes our child
+  }
   auto plan = std::make_unique<guard::Plan>();
   plan->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
   if (plan->program < 0) {
@@ -73,8 +81,8 @@ int run_guard(master::Boot boot, const guard::Renewal* renewal, const Birth& bir
   plan->soft_descriptors = birth.soft_descriptors;
   std::vector<std::string> arguments = master_arguments(settings);
   std::vector<std::string> environment = settings.start_environment;
-  std::vector<char*> argv = pointers(arguments);
-  std::vector<char*> envp = pointers(environment);
+  std::vector<char*> argv = os::c_strings(arguments);
+  std::vector<char*> envp = os::c_strings(environment);
   plan->arguments = argv.data();
   plan->environment = envp.data();
   copy_path(plan->pidfile, settings.pidfile);
@@ -82,6 +90,7 @@ int run_guard(master::Boot boot, const guard::Renewal* renewal, const Birth& bir
   plan->log_json = settings.log_json;
   if (const char* manager = std::getenv("NOTIFY_SOCKET")) {
     copy_path(plan->notify_socket, manager);
+    plan->watchdog_us = watchdog_us();
   }
   for (const wire::OwnFile& file : settings.files) {
     if (plan->file_count < plan->files.size()) {
@@ -91,7 +100,16 @@ int run_guard(master::Boot boot, const guard::Renewal* renewal, const Birth& bir
       kept.inode = file.inode;
     }
   }
+  const os::Identity identity = master::master_identity(settings.privileges);
+  const os::ChildIdentity child_identity(identity);
+  if (identity != os::Identity{}) {
+    plan->master_identity = &child_identity;
+  }
+  plan->capabilities = master::guard_capabilities(settings.privileges);
   auto system = std::make_unique<guard::LinuxSystem>(*plan);
+  for (const std::string& name : boot.manager_forgets) {
+    system->tell_manager("FDSTOREREMOVE=1\nFDNAME=" + name, {});
+  }
   auto guard = std::make_unique<guard::Guard>(*system);
   if (boot.predecessor) {
     guard->succeed(boot.predecessor.release());

@@ -60,6 +60,12 @@ std::vector<std::string> matching_arguments(std::string_view command, std::size_
   if (command == "state" && position == 1) {
     return matching({"json"}, start);
   }
+  if (command == "history" && position == 1) {
+    return matching({"crashes", "events", "upgrades"}, start);
+  }
+  if (command == "history") {
+    return matching({"--limit", "--since"}, start);
+  }
   if ((command == "upgrade" || command == "upgrade_fleet") && position == 1) {
     return matching({"--no-rollback"}, start);
   }

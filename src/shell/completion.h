@@ -10,7 +10,7 @@ namespace einhorn::shell {
 // The commands that can be completed.
 class CommandCatalog {
  public:
-  // Only what the shell itself understands: `quit` and `exit`.
+  // Only what the shell itself understands: `quit`, `exit` and `history`.
   CommandCatalog() = default;
   // Those, and every line "name: description" of the master's reply to `help`.
   [[nodiscard]] static CommandCatalog from_help(std::string_view help);
@@ -19,7 +19,7 @@ class CommandCatalog {
   [[nodiscard]] const std::vector<std::string>& names() const { return names_; }
 
  private:
-  std::vector<std::string> names_ = {"exit", "quit"};
+  std::vector<std::string> names_ = {"exit", "history", "quit"};
 };
 
 struct Completion {

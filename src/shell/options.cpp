@@ -92,6 +92,15 @@ Status apply(ShellOptions& options, int option, const char* value) {
 
 // `-c NAME` and the same NAME again as an argument are one name.
 void take_names(ShellOptions& options, std::vector<std::string> names) {
+  if (!names.empty() && names.front() == "top") {  // a pool of that name: -c top
+    names.erase(names.begin());
+    options.mode = Mode::kTop;
+    if (options.commands || options.json) {
+      options.mode = Mode::kUsage;
+      options.complaint = "top takes neither -e nor --json";
+      return;
+    }
+  }
   if (options.command_name.has_value() && names != std::vector{*options.command_name}) {
     names.insert(names.begin(), *options.command_name);
   }
@@ -145,11 +154,12 @@ Result<ShellOptions> parse_options(const std::vector<std::string>& arguments) {
 
 std::string usage_text() {
   return "Usage: einhornsh [options] [cmd_name]\n"
+         "       einhornsh [options] top [cmd_name]\n"
          "\n"
          "The shell of an Einhorn master. Name the master as it was started: by its cmd_name, or "
          "by\n"
          "the path of its command socket. Commands come from -e, from a pipe, one a line, or are\n"
-         "typed at the prompt.\n"
+         "typed at the prompt. `top` shows the workers, live.\n"
          "\n"
          "    -c, --command-name CMD_NAME      Connect to the master with this cmd_name\n"
          "    -d, --socket-path PATH           Connect to the command socket at PATH\n"

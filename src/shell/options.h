@@ -13,6 +13,7 @@ namespace einhorn::shell {
 enum class Mode {
   kRun,
   kUsage,    // the usage on standard error, exit 1: asked for, or two names were given
+  kTop,      // the workers, live
   kVersion,  // the version on standard output, exit 0
 };
 

@@ -2,11 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <optional>
 #include <string_view>
 #include <utility>
 
+#include "shell/agent_history.h"
 #include "shell/completion.h"
 #include "shell/interrupt.h"
 #include "shell/line_editor.h"
@@ -15,6 +17,7 @@
 #include "shell/options.h"
 #include "shell/session.h"
 #include "shell/terminal.h"
+#include "shell/top.h"
 #include "shell/upgrade_view.h"
 #include "shell/words.h"
 #include "wire/json.h"
@@ -24,6 +27,7 @@ namespace einhorn::shell {
 namespace {
 
 constexpr int kExitFailure = 1;
+constexpr std::string_view kHistory = "history";  // not the master's
 
 // How a line of commands was left.
 enum class Next {
@@ -86,8 +90,16 @@ int Shell::run() {
     }
     commands = std::move(parsed).value();
   }
+  if (options_.mode == Mode::kTop) {
+    return connect_or_explain() ? run_top(session_.socket_path(), invocation_.environment("TERM"))
+                                : kExitFailure;
+  }
   leave_on_interrupt(Interrupted::kNothing, at_terminal_ ? Screen::kNewLine : Screen::kAsItIs);
-  if (!connect_or_explain()) {
+  const bool needs_master =
+      commands.empty() || std::ranges::any_of(commands, [](const CommandLine& line) {
+        return line.command != kHistory;
+      });
+  if (needs_master && !connect_or_explain()) {
     return kExitFailure;
   }
   if (options_.commands.has_value()) {
@@ -153,6 +165,15 @@ Next Shell::run_commands(const std::vector<CommandLine>& commands) {
         say("Goodbye!");
       }
       return Next::kQuit;
+    }
+    if (line.command == kHistory) {
+      if (options_.json) {
+        complain("history prints lines, and has no --json");
+        fail(kExitFailure);
+      } else if (run_history(session_.socket_path(), line.args) != 0) {
+        fail(kExitFailure);
+      }
+      continue;
     }
     if (!connect_or_explain()) {
       fail(kExitFailure);

@@ -114,6 +114,12 @@ std::string encode_request(const Value& document) {
 
 Result<Reply> parse_reply(std::string_view line) {
   line = without_line_end(line);
+  if (line.starts_with("{\"n\":") || line.starts_with("{\"event\":")) {
+    Reply event;
+    event.message = line;
+    event.wait = true;
+    return event;
+  }
   YamlLimits limits;
   limits.scalar_bytes = limits::kMaxPendingOutput;  // the state of a large pool is one string
   Result<Value> document = make_error("parse a reply", "not a map");

@@ -46,6 +46,7 @@ struct Reply {
 [[nodiscard]] std::string encode_request(const Value& document);
 
 // A reply as a client receives it, in either language; `line` without its newline.
+// A line of the event stream (docs/events.md) is a message by itself, and more follow.
 // A message that is no string is given as Ruby would inspect it. A message may be as long as the
 // unsent output that a master keeps. Errors: not a map, no `message`.
 [[nodiscard]] Result<Reply> parse_reply(std::string_view line);

@@ -41,6 +41,7 @@ Notification parse_notification(std::string_view datagram) {
     datagram.remove_prefix(std::min(end + 1, datagram.size()));
     said.ready = said.ready || line == "READY=1";
     said.alive = said.alive || line == "WATCHDOG=1";
+    said.hung = said.hung || line == "WATCHDOG=trigger";
     if (line.starts_with(kStatus)) {
       status = line.substr(kStatus.size());
     }

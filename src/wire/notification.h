@@ -11,6 +11,7 @@ namespace einhorn::wire {
 struct Notification {
   bool ready = false;  // READY=1
   bool alive = false;  // WATCHDOG=1
+  bool hung = false;   // WATCHDOG=trigger: it wants to be taken for hung
   // STATUS=..., fit to be shown: UTF-8 without control characters (`?` stands for each) and at most
   // limits::kMaxStatusBytes long.
   std::optional<std::string> status = {};

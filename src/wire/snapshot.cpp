@@ -9,6 +9,66 @@ namespace einhorn::pool {
 
 // The fields of the pool's types, for the snapshot. Tags are for ever.
 template <typename Archive>
+void fields(Archive& archive, Limit& limit) {
+  archive(1, limit.soft);
+  archive(2, limit.hard);
+  archive(3, limit.times);
+  archive(4, limit.samples);
+}
+
+template <typename Archive>
+void fields(Archive& archive, ProbeRules& rules) {
+  archive(1, rules.on);
+  archive(2, rules.interval);
+  archive(3, rules.timeout);
+  archive(4, rules.failures);
+}
+
+template <typename Archive>
+void fields(Archive& archive, FlappingRules& rules) {
+  archive(1, rules.times);
+  archive(2, rules.within);
+  archive(3, rules.pause);
+  archive(4, rules.retries);
+}
+
+template <typename Archive>
+void fields(Archive& archive, HealthRules& rules) {
+  archive(1, rules.ping_timeout);
+  archive(2, rules.request_timeout);
+  archive(3, rules.dump_signal);
+  archive(4, rules.cpu_window);
+  archive(5, rules.sample_interval);
+  archive(6, rules.max_age);
+  archive(7, rules.max_requests);
+  archive(8, rules.jitter_percent);
+  archive(9, rules.max_recycling);
+  archive(10, rules.probe);
+  archive(11, rules.flapping);
+  archive(20, rules.of(Measure::kMemory));
+  archive(21, rules.of(Measure::kPss));
+  archive(22, rules.of(Measure::kCpu));
+  archive(23, rules.of(Measure::kDescriptors));
+  archive(24, rules.of(Measure::kThreads));
+}
+
+template <typename Archive>
+void fields(Archive& archive, BusyRequest& request) {
+  archive(1, request.id);
+  archive(2, request.since);
+}
+
+template <typename Archive>
+void fields(Archive& archive, SlotTrouble& trouble) {
+  archive(1, trouble.slot);
+  archive(2, trouble.deaths);
+  archive(3, trouble.paused_until);
+  archive(4, trouble.first_pause);
+  archive(5, trouble.retries);
+  archive(6, trouble.given_up);
+}
+
+template <typename Archive>
 void fields(Archive& archive, Config& config) {
   archive(1, config.number);
   archive(2, config.ack_mode);
@@ -26,6 +86,13 @@ void fields(Archive& archive, Config& config) {
   archive(14, config.upgrade_failures);
   archive(15, config.upgrade_timeout);
   archive(16, config.max_unacked_given);
+  archive(30, config.health);
+  archive(200, config.workers_min);
+  archive(201, config.workers_max);
+  archive(202, config.scale_up_after);
+  archive(203, config.scale_down_after);
+  archive(240, config.hook_before_start);
+  archive(241, config.hook_before_stop);
 }
 
 template <typename Archive>
@@ -78,6 +145,16 @@ void fields(Archive& archive, Worker& worker) {
   archive(12, worker.pinged_request_id);
   archive(13, worker.status_text);
   archive(20, worker.stop_with);
+  archive(30, worker.last_request_id);
+  archive(31, worker.requests);
+  archive(32, worker.busy);
+  archive(33, worker.ailment);
+  archive(34, worker.complaint);
+  archive(35, worker.ailing_since);
+  archive(36, worker.condemned);
+  archive(37, worker.examining);
+  archive(38, worker.recycling);
+  archive(240, worker.hook);
 }
 
 }  // namespace einhorn::pool
@@ -89,6 +166,33 @@ void fields(Archive& archive, OwnFile& file) {
   archive(1, file.path);
   archive(2, file.device);
   archive(3, file.inode);
+}
+
+template <typename Archive>
+void fields(Archive& archive, Privileges& privileges) {
+  archive(1, privileges.uid);
+  archive(2, privileges.gid);
+  archive(3, privileges.groups);
+  archive(4, privileges.user_name);
+  archive(5, privileges.user_home);
+  archive(6, privileges.umask);
+  archive(7, privileges.root);
+  archive(8, privileges.no_new_privs);
+  archive(9, privileges.capabilities);
+  archive(10, privileges.oom_score_adj);
+  archive(11, privileges.io_priority);
+  archive(12, privileges.cpu_sets);
+  archive(13, privileges.master_uid);
+  archive(14, privileges.master_gid);
+  archive(15, privileges.master_groups);
+  archive(16, privileges.master_capabilities);
+}
+
+template <typename Archive>
+void fields(Archive& archive, ResourceLimit& limit) {
+  archive(1, limit.resource);
+  archive(2, limit.soft);
+  archive(3, limit.hard);
 }
 
 template <typename Archive>
@@ -139,6 +243,39 @@ void fields(Archive& archive, Settings& settings) {
   archive(44, settings.intercept_io_uring);
   archive(45, settings.intercept_rules);
   archive(46, settings.intercept_library);
+  archive(100, settings.preload);
+  archive(101, settings.preload_command);
+  archive(102, settings.preload_language);
+  archive(103, settings.preload_interpreter);
+  archive(104, settings.preload_fallback);
+  archive(105, settings.preload_timeout);
+  archive(180, settings.variables);
+  archive(181, settings.arguments);
+  archive(182, settings.privileges);
+  archive(183, settings.worker_binds);
+  archive(184, settings.pending_config);
+  archive(185, settings.configured);
+  archive(186, settings.configured_verbosity);
+  archive(140, settings.capture);
+  archive(141, settings.capture_file);
+  archive(160, settings.agent);
+  archive(161, settings.agent_arguments);
+  archive(142, settings.cgroup_per_worker);
+  archive(143, settings.cgroup_memory);
+  archive(144, settings.cgroup_cpu);
+  archive(145, settings.cgroup_pids);
+  archive(146, settings.cgroup_places);
+  archive(220, settings.intercept_door);
+  archive(221, settings.intercept_secret);
+  archive(222, settings.intercept_drain);
+  archive(223, settings.listen_probe);
+  archive(120, settings.resource_limits);
+  archive(121, settings.probe);
+  archive(122, settings.probe_address);
+  archive(123, settings.probe_command);
+  archive(240, settings.hooks);
+  archive(241, settings.hook_timeout);
+  archive(242, settings.hook_upgrade_timeout);
 }
 
 template <typename Archive>
@@ -148,6 +285,32 @@ void fields(Archive& archive, Program& program) {
   archive(3, program.path);
   archive(4, program.arguments);
   archive(5, program.environment);
+  archive(100, program.zygote);
+  archive(101, program.zygote_arguments);
+  archive(102, program.postload);
+}
+
+template <typename Archive>
+void fields(Archive& archive, ZygoteRecord& zygote) {
+  archive(1, zygote.number);
+  archive(2, zygote.version);
+  archive(3, zygote.pid);
+  archive(4, zygote.loaded);
+}
+
+template <typename Archive>
+void fields(Archive& archive, HookRecord& hook) {
+  archive(1, hook.number);
+  archive(2, hook.hook);
+  archive(3, hook.worker.slot);
+  archive(4, hook.worker.epoch);
+  archive(5, hook.version);
+  archive(6, hook.variables);
+  archive(7, hook.pid);
+  archive(8, hook.started_at);
+  archive(9, hook.deadline);
+  archive(10, hook.given_up);
+  archive(11, hook.orphan);
 }
 
 template <typename Archive>
@@ -164,6 +327,10 @@ void fields(Archive& archive, ListenerRecord& listener) {
   archive(10, listener.from_argument);
   archive(11, listener.backlog);
   archive(12, listener.backup);
+  archive(180, listener.since);
+  archive(181, listener.until);
+  archive(182, listener.tentative);
+  archive(240, listener.as_stdin);
 }
 
 template <typename Archive>
@@ -171,6 +338,7 @@ void fields(Archive& archive, WorkerRecord& record) {
   archive(1, record.worker);
   archive(2, record.pid);
   archive(3, record.orphan);
+  archive(220, record.withheld);
 }
 
 template <typename Archive>
@@ -182,6 +350,7 @@ void fields(Archive& archive, ConnectionRecord& connection) {
   archive(5, connection.input);
   archive(6, connection.output);
   archive(7, connection.subscriptions);
+  archive(160, connection.events);
 }
 
 namespace {
@@ -197,6 +366,11 @@ enum class Kind : std::uint16_t {
   kWorkerGone = 8,
   kConnection = 9,
   kConnectionGone = 10,
+  kZygote = 100,
+  kZygoteGone = 101,
+  kSlotTrouble = 30,
+  kHook = 240,
+  kHookGone = 241,
 };
 
 constexpr std::uint32_t kMagic = 0x314a4845;  // "EHJ1"
@@ -260,6 +434,10 @@ bool valid_state(pool::WorkerState state) {
          static_cast<int>(state) <= static_cast<int>(pool::WorkerState::kStopping);
 }
 
+bool valid_hook(pool::Hook hook) {
+  return static_cast<int>(hook) <= static_cast<int>(pool::kHooks.back());
+}
+
 struct Reading {
   Snapshot snapshot;
   bool settings = false;
@@ -294,7 +472,8 @@ void apply(Reading& reading, const Head& head, std::string_view body) {
     }
     case Kind::kWorker: {
       auto worker = decode_record<WorkerRecord>(body);
-      if (!valid_state(worker.worker.state) || worker.worker.id.slot.value >= limits::kMaxWorkers) {
+      if (!valid_state(worker.worker.state) || !valid_hook(worker.worker.hook) ||
+          worker.worker.id.slot.value >= limits::kMaxWorkers) {
         snapshot.damage.push_back("a worker's record makes no sense");
         return;
       }
@@ -312,6 +491,37 @@ void apply(Reading& reading, const Head& head, std::string_view body) {
     case Kind::kConnectionGone:
       snapshot.connections.erase(head.key);
       return;
+    case Kind::kZygote: {
+      auto zygote = decode_record<ZygoteRecord>(body);
+      snapshot.zygotes[zygote.number] = zygote;
+      return;
+    }
+    case Kind::kZygoteGone:
+      snapshot.zygotes.erase(head.key);
+      return;
+    case Kind::kHook: {
+      auto hook = decode_record<HookRecord>(body);
+      if (!valid_hook(hook.hook)) {
+        snapshot.damage.push_back("a hook's record makes no sense");
+        return;
+      }
+      snapshot.hooks[hook.number] = std::move(hook);
+      return;
+    }
+    case Kind::kHookGone:
+      snapshot.hooks.erase(head.key);
+      return;
+    case Kind::kSlotTrouble: {
+      auto trouble = decode_record<pool::SlotTrouble>(body);
+      if (trouble.slot.value >= limits::kMaxWorkers) {
+        snapshot.damage.push_back("a slot's record makes no sense");
+      } else if (trouble.empty()) {
+        snapshot.troubles.erase(trouble.slot);
+      } else {
+        snapshot.troubles[trouble.slot] = std::move(trouble);
+      }
+      return;
+    }
   }
   snapshot.damage.push_back("an entry of unknown kind " + std::to_string(head.kind));
 }
@@ -339,8 +549,23 @@ std::string encode_entry(const WorkerRecord& worker) {
 std::string encode_entry(const ConnectionRecord& connection) {
   return make_entry(Kind::kConnection, connection.id, encode_record(connection));
 }
+std::string encode_entry(const pool::SlotTrouble& trouble) {
+  return make_entry(Kind::kSlotTrouble, trouble.slot.value, encode_record(trouble));
+}
 std::string encode_connection_gone(std::uint64_t id) {
   return make_entry(Kind::kConnectionGone, id, "");
+}
+std::string encode_entry(const ZygoteRecord& zygote) {
+  return make_entry(Kind::kZygote, zygote.number, encode_record(zygote));
+}
+std::string encode_zygote_gone(std::uint64_t number) {
+  return make_entry(Kind::kZygoteGone, number, "");
+}
+std::string encode_entry(const HookRecord& hook) {
+  return make_entry(Kind::kHook, hook.number, encode_record(hook));
+}
+std::string encode_hook_gone(std::uint64_t number) {
+  return make_entry(Kind::kHookGone, number, "");
 }
 std::string encode_gone(WorkerId worker) {
   return make_entry(Kind::kWorkerGone, worker.epoch.value, "");
@@ -364,6 +589,15 @@ std::string encode_journal(const Snapshot& snapshot) {
   }
   for (const auto& [id, connection] : snapshot.connections) {
     journal += encode_entry(connection);
+  }
+  for (const auto& [number, zygote] : snapshot.zygotes) {
+    journal += encode_entry(zygote);
+  }
+  for (const auto& [slot, trouble] : snapshot.troubles) {
+    journal += encode_entry(trouble);
+  }
+  for (const auto& [number, hook] : snapshot.hooks) {
+    journal += encode_entry(hook);
   }
   return journal;
 }

@@ -39,6 +39,35 @@ struct OwnFile {
 // How programs get shared sockets that do not know of it (--intercept).
 enum class Interception { kOff, kSeccomp, kPreload };
 
+// As whom and where workers run, and the master: looked up when the pool was started, or its
+// options were read again. See os::Identity.
+struct Privileges {
+  std::optional<std::uint32_t> uid;
+  std::optional<std::uint32_t> gid;
+  std::optional<std::vector<std::uint32_t>> groups;
+  std::string user_name;  // for USER and LOGNAME of workers; "" as they are
+  std::string user_home;
+  std::optional<std::uint32_t> umask;
+  std::string root;
+  bool no_new_privs = false;
+  std::optional<std::uint64_t> capabilities;
+  std::optional<std::int32_t> oom_score_adj;
+  std::optional<std::int32_t> io_priority;
+  std::vector<std::string> cpu_sets;  // worker I runs on the Ith, and so on in a ring
+  // --master-user
+  std::optional<std::uint32_t> master_uid;
+  std::optional<std::uint32_t> master_gid;
+  std::vector<std::uint32_t> master_groups;
+  std::uint64_t master_capabilities = 0;
+};
+
+// As setrlimit(2) has it.
+struct ResourceLimit {
+  std::int32_t resource = 0;
+  std::uint64_t soft = 0;
+  std::uint64_t hard = 0;
+};
+
 struct Settings {
   std::string name;               // -c; "" none
   std::string socket_path;        // where the command socket is
@@ -86,7 +115,53 @@ struct Settings {
   bool intercept_all = false;       // tell of every bind
   bool intercept_io_uring = false;  // io_uring stays as it is, and its binds are not seen
   std::vector<std::string> intercept_rules;
-  std::string intercept_library;  // what is preloaded where there is no seccomp
+  std::string intercept_library;       // what is preloaded where there is no seccomp
+  std::vector<std::string> variables;  // --env and --env-file, as NAME=VALUE
+  // The command line, where it has to be read again: it names a config file, or files of variables.
+  std::vector<std::string> arguments;
+  Privileges privileges;
+  std::vector<std::string> worker_binds;  // -b ADDR:PORT+index: each worker has its own
+  bool pending_config = false;            // the next master reads `arguments` again
+  // What `arguments` said when they were read last: what else holds now was changed by hand since.
+  std::optional<pool::Config> configured;
+  std::optional<std::int32_t> configured_verbosity;
+  bool capture = false;                      // --capture: workers' output goes through a reader
+  std::string capture_file;                  // where it goes; "" standard error
+  std::string agent;                         // --agent: where it listens; "" none is started
+  std::vector<std::string> agent_arguments;  // --agent-args, as words
+  // Control groups: limits, 0 none; and the pool's directories, "CONTROLLER VERSION DIRECTORY".
+  bool cgroup_per_worker = true;
+  std::uint64_t cgroup_memory = 0;  // bytes
+  std::uint32_t cgroup_cpu = 0;     // percent of one processor
+  std::uint64_t cgroup_pids = 0;
+  std::vector<std::string> cgroup_places;
+  std::string intercept_door;    // and where it asks: an abstract name
+  std::string intercept_secret;  // of which tokens of workers are made (os/door.h)
+  Duration intercept_drain{0};   // --drain: how long a worker may finish before its stop signal
+  std::string listen_probe;      // --listen-probe; "" none
+  std::vector<ResourceLimit> resource_limits;  // of every worker
+  // As given; master/probe_target.h says what they mean.
+  std::string probe;
+  std::string probe_address;
+  std::string probe_command;
+  // Preloading (docs/preload.md); all of it as given.
+  std::string preload;                       // -p; "" none
+  std::vector<std::string> preload_command;  // --preload-command, as words
+  std::string preload_language;
+  std::string preload_interpreter;
+  bool preload_fallback = false;
+  Duration preload_timeout = std::chrono::seconds{300};
+  // Hooks (docs/hooks.md): the words of each one's command, in the order of pool::Hook.
+  std::vector<std::vector<std::string>> hooks;
+  Duration hook_timeout = std::chrono::seconds{30};
+  Duration hook_upgrade_timeout = std::chrono::seconds{300};  // of those around an upgrade
+
+  // Empty: there is none.
+  [[nodiscard]] std::vector<std::string> hook(pool::Hook hook) const {
+    const auto at = static_cast<std::size_t>(hook);
+    return at < hooks.size() ? hooks[at] : std::vector<std::string>{};
+  }
+  [[nodiscard]] bool preloads() const { return !preload.empty() || !preload_command.empty(); }
 };
 
 // One version of the user's program, as it was when it was recorded.
@@ -96,6 +171,31 @@ struct Program {
   std::string path;                    // resolved
   std::vector<std::string> arguments;  // argv, before {fd} and the like are replaced
   std::vector<std::string> environment;
+  std::string zygote;                         // the program that loads it; "" it is not preloaded
+  std::vector<std::string> zygote_arguments;  // argv, without the command that comes behind
+  bool postload = false;                      // it could not be preloaded and is executed instead
+};
+
+// A process that has a version's code loaded and forks its workers.
+struct ZygoteRecord {
+  std::uint64_t number = 0;  // its socket is kept as "zygote:NUMBER"
+  Version version;
+  Pid pid = 0;  // 0: it had not been started yet
+  bool loaded = false;
+};
+
+// A hook that runs, or is about to (master/hook_runner.h).
+struct HookRecord {
+  std::uint64_t number = 0;  // its output is kept as "hook:NUMBER"
+  pool::Hook hook = pool::Hook::kNone;
+  WorkerId worker;  // epoch 0: of an upgrade
+  Version version;
+  std::vector<std::string> variables;
+  Pid pid = 0;            // 0: it has not been started yet
+  Instant started_at;     // if it has
+  Instant deadline;       // of its time, then of its end
+  bool given_up = false;  // nobody waits for it any more: it is being ended
+  bool orphan = false;    // its parent was a guard that is dead
 };
 
 struct ListenerRecord {
@@ -111,12 +211,20 @@ struct ListenerRecord {
   bool from_argument = false;    // srv: in the program's arguments instead of -b
   std::int32_t backlog = 0;      // of an intercepted program's listen
   std::string backup;            // another name of a unix socket's file; "" none
+  // Versions from this one on have it, and, if it was taken out of the configuration, none from
+  // `until` on: it is closed when the last worker of an older one is gone.
+  Version since;
+  std::optional<Version> until;
+  // The guard may not have the socket: it has just been added, or is just being closed.
+  bool tentative = false;
+  bool as_stdin = false;  // it is the workers' descriptor 0, too
 };
 
 struct WorkerRecord {
   pool::Worker worker;
-  Pid pid = 0;          // 0 while Spawning
-  bool orphan = false;  // its parent was a guard that is dead: nobody can ask how it ends
+  Pid pid = 0;                // 0 while Spawning
+  bool orphan = false;        // its parent was a guard that is dead: nobody can ask how it ends
+  std::int32_t withheld = 0;  // a stop signal that it gets when it has drained (--drain)
 };
 
 // A client whose connection outlives the master: it waits for an upgrade, or is handed on.
@@ -128,6 +236,7 @@ struct ConnectionRecord {
   std::string input;                       // a request that is not complete yet
   std::string output;                      // what it has not read yet
   std::vector<std::string> subscriptions;  // "j" or "y" and the request's id as JSON
+  std::optional<std::uint64_t> events;     // it gets the event stream; a sample each so many ms
 };
 
 struct Snapshot {
@@ -138,6 +247,9 @@ struct Snapshot {
   std::map<std::uint32_t, ListenerRecord> listeners;
   std::map<Epoch, WorkerRecord> workers;
   std::map<std::uint64_t, ConnectionRecord> connections;
+  std::map<std::uint64_t, ZygoteRecord> zygotes;
+  std::map<Slot, pool::SlotTrouble> troubles;
+  std::map<std::uint64_t, HookRecord> hooks;
   std::vector<std::string> damage;  // what could not be read, for the log
   std::size_t journal_bytes = 0;    // of the whole journal as read
 };
@@ -150,9 +262,14 @@ struct Snapshot {
 [[nodiscard]] std::string encode_entry(const ListenerRecord& listener);
 [[nodiscard]] std::string encode_entry(const WorkerRecord& worker);
 [[nodiscard]] std::string encode_entry(const ConnectionRecord& connection);
+[[nodiscard]] std::string encode_entry(const pool::SlotTrouble& trouble);  // empty: forgotten
 [[nodiscard]] std::string encode_gone(WorkerId worker);
 [[nodiscard]] std::string encode_connection_gone(std::uint64_t id);
 [[nodiscard]] std::string encode_gone(Version version);
+[[nodiscard]] std::string encode_entry(const ZygoteRecord& zygote);
+[[nodiscard]] std::string encode_zygote_gone(std::uint64_t number);
+[[nodiscard]] std::string encode_entry(const HookRecord& hook);
+[[nodiscard]] std::string encode_hook_gone(std::uint64_t number);
 // A journal that holds just this.
 [[nodiscard]] std::string encode_journal(const Snapshot& snapshot);
 

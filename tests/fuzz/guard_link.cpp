@@ -37,6 +37,11 @@ class ScriptedKernel final : public StubKernel {
     received_ += message.text.size();
     return message;
   }
+  // It takes nothing.
+  os::Transfer send(int /*socket*/, std::string_view /*text*/,
+                    std::span<const int> /*fds*/) override {
+    return {os::Transfer::Kind::kWouldBlock, 0};
+  }
   void close(int fd) override {
     holds(fd == kSocket ? !std::exchange(closed_, true) : open_.erase(fd) == 1,
           "what is closed is open");
@@ -58,6 +63,8 @@ class ScriptedKernel final : public StubKernel {
 void run(std::string_view input) {
   ScriptedKernel kernel(input);
   master::GuardLink link(kernel, kSocket);
+  link.hello();
+  holds(link.blocked(), "what could not be sent is waited for");
   bool gone = false;
   while (const std::optional<master::GuardSays> said = link.next()) {
     holds(!gone, "nothing is said after the end");
@@ -71,6 +78,7 @@ void run(std::string_view input) {
     gone = std::holds_alternative<master::GuardGone>(*said);
   }
   holds(gone && link.socket() < 0, "the end is noticed");
+  holds(!link.blocked(), "nothing is waited for that a guard that is gone was to hear");
 }
 
 }  // namespace einhorn::fuzz

@@ -22,11 +22,24 @@ class StubKernel : public os::Kernel {
     return {os::Transfer::Kind::kDone, bytes.size()};
   }
   os::Message receive(int /*socket*/) override { return {}; }
+  os::Message peek(int /*socket*/) override {
+    return {os::Transfer::Kind::kWouldBlock, "", {}, {}};
+  }
+  Status ask_for_senders(int /*socket*/) override { return Ok{}; }
   os::Transfer send(int /*socket*/, std::string_view text, std::span<const int> /*fds*/) override {
     return {os::Transfer::Kind::kDone, text.size()};
   }
   Result<std::pair<int, int>> socket_pair() override { return absent(); }
+  Result<std::pair<int, int>> pipe() override { return absent(); }
   void close(int /*fd*/) override {}
+  Status make_cgroup(const std::string& /*directory*/, const os::CgroupFiles& /*files*/) override {
+    return Ok{};
+  }
+  bool remove_cgroup(const std::string& /*directory*/) override { return true; }
+  std::vector<std::string> list_cgroups(const std::string& /*directory*/) override { return {}; }
+  std::optional<std::uint64_t> oom_kills(const std::string& /*directory*/) override {
+    return std::nullopt;
+  }
   Result<int> raise(int fd, int /*least*/) override { return fd; }
   os::Transfer write_line(int /*fd*/, std::string_view line) override {
     return {os::Transfer::Kind::kDone, line.size()};
@@ -49,9 +62,23 @@ class StubKernel : public os::Kernel {
   Pid own_pid() override { return 1; }
   Pid own_parent() override { return 0; }
   std::uint32_t own_uid() override { return 0; }
+  std::optional<Duration> cpu_time_of(Pid /*pid*/) override { return std::nullopt; }
+  std::optional<os::AcceptQueue> accept_queue(int /*fd*/) override { return std::nullopt; }
   std::optional<os::MemoryUse> memory_of(Pid /*pid*/) override { return std::nullopt; }
+  std::optional<os::MemoryShares> shares_of(Pid /*pid*/) override { return std::nullopt; }
+  Result<std::string> own_program_directory() override { return std::string("/usr/bin"); }
+  std::optional<os::Measured> measure(Pid /*pid*/, const os::Wanted& /*wanted*/) override {
+    return std::nullopt;
+  }
   bool runs_as(Pid /*pid*/, std::uint32_t /*uid*/) override { return false; }
   Status set_nice(int /*level*/) override { return Ok{}; }
+  Status set_affinity(Pid /*pid*/, const std::vector<std::uint32_t>& /*cpus*/) override {
+    return Ok{};
+  }
+  Result<std::vector<os::OpenedListener>> open_listeners(const os::BindSpec& /*spec*/,
+                                                         int /*backlog*/) override {
+    return std::vector<os::OpenedListener>();
+  }
   Result<std::optional<os::SocketMade>> remake_socket(const std::string& /*path*/,
                                                       bool /*listening*/, std::uint32_t /*mode*/,
                                                       const std::string& /*group*/) override {

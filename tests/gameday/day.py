@@ -98,10 +98,11 @@ class Day:
 
     # --- what there is to work with ---------------------------------------------------------------
 
-    def pool(self, number=4, args=(), worker=(), ready=True, before_worker=(), **more):
+    def pool(self, number=4, args=(), worker=(), ready=True, before_worker=(), ack="manual",
+             bind=("-b", "127.0.0.1:0,rn,name=web"), **more):  # fmt: skip
         """A pool whose workers keep a ledger. `worker`: more options of http_worker;
-        `before_worker`: words in front of it."""
-        words = ["-n", number, "-m", "manual", "-b", "127.0.0.1:0,rn", *args]
+        `before_worker`: words in front of it; `bind`: where its sockets come from."""
+        words = ["-n", number, "-m", ack, *bind, *args]
         command = [programs.worker("http_worker"), f"--threads={THREADS}", "--linger-ms=1000"]
         command += [f"--ledger={self.ledger}", "--ack=path"]
         pool = Pool(words, [*before_worker, *command, *worker], **more)

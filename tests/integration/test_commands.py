@@ -21,6 +21,8 @@ def pool(make_pool):
         name="shop",
     )
     made.wait_ready(2)
+    # Up by the timer, but perhaps without handlers yet.
+    wait_until(lambda: (made.dir / "events").exists() and events(made).count("start ") == 2)
     return made
 
 
@@ -164,7 +166,7 @@ def test_what_is_no_map(pool, line):
         assert decode(client.read_line())["message"] == "Could not parse command"
 
 
-@pytest.mark.parametrize("command", ["set_workers", "signal", "die", "config"])
+@pytest.mark.parametrize("command", ["set_workers", "signal", "die", "config", "stop_worker"])
 @pytest.mark.parametrize(
     "fields, text",
     [
@@ -219,11 +221,76 @@ def test_help(pool, language):
         "signal",
         "state",
         "status",
+        "stop_worker",
         "upgrade",
         "upgrade_fleet",
     ):
         assert re.search(rf"^{name}: \S", message, re.MULTILINE), name
     assert "worker:ack" not in message
+
+
+# --- stop_worker ----------------------------------------------------------------------------------
+
+
+@LANGUAGES
+@pytest.mark.parametrize("by", ["pid", "index", "pid=", "index="])
+def test_stop_worker(pool, by, language):
+    pool.wait_ready(2)
+    first, second = sorted(pool.workers(), key=lambda w: w["index"])
+    given = str(second[by.rstrip("=")])
+    assert pool.command("stop_worker", (by if by.endswith("=") else "") + given, language=language) == (
+        f"Worker {second['pid']} (index 1) is being replaced: another one starts, and when that is up this one is "
+        "told to stop"
+    )
+    pool.wait_state(
+        lambda s: len(s["workers"]) == 2
+        and all(w["pid"] != second["pid"] and w["state"] == "ready" for w in s["workers"])
+    )
+    assert first["pid"] in pool.pids()
+    log = pool.log()
+    started = log.index("Recycling worker")
+    assert started < log.index("Replacements are ready; stopping", started)
+
+
+def test_stop_worker_waits_for_its_turn(make_pool):
+    pool = make_pool(["-n", "2", "-m", "manual"], ["http_worker", "--options-file=options"], start=False)
+    (pool.dir / "options").write_text("--ack=path\n")
+    pool.start()
+    pool.wait_ready(2)
+    (pool.dir / "options").write_text("\n")  # who comes now never says that it is up
+    first, second = pool.pids()
+    pool.command("stop_worker", str(first))
+    assert "when its turn comes" in pool.command("stop_worker", str(second))
+    assert pool.command("stop_worker", str(second)).endswith(
+        "is to be replaced already: somebody asked for it"
+    )
+    starting = pool.wait_state(lambda s: len(s["workers"]) == 3)["workers"]
+    fresh = next(w for w in starting if w["pid"] not in (first, second))
+    assert "was not up yet" in pool.command("stop_worker", str(fresh["pid"]))
+    pool.wait_state(lambda s: fresh["pid"] not in [w["pid"] for w in s["workers"]])
+    assert {first, second} <= set(pool.pids())
+    pool.kill_master()
+    assert "to be replaced already" in pool.command("stop_worker", str(first))
+
+
+@pytest.mark.parametrize(
+    "args, text",
+    [
+        (["999999"], "No worker has the pid or index 999999: status lists them"),
+        (["pid=0"], "No worker has the pid 0: status lists them"),
+        (["index=7"], "No worker has the index 7: status lists them"),
+        (["-1"], "Invalid worker: '-1': give its pid or its index, a number"),
+        (["me"], "Invalid worker: 'me': give its pid or its index, a number"),
+        ([""], "Invalid worker: '': give its pid or its index, a number"),
+        (["slot=1"], "Invalid worker: 'slot=1': give its pid or its index, a number"),
+        ([], "No args provided"),
+        (["0", "1", "2"], "stop_worker takes one argument: the pid or the index of a worker"),
+        (["0", "1"], "stop_worker takes one argument: the pid or the index of a worker"),
+    ],
+)
+def test_stop_worker_refuses(pool, args, text):
+    reply = pool.request("stop_worker", *args, id=1)
+    assert (reply["message"], reply["status"]) == (text, "error")
 
 
 @LANGUAGES
@@ -310,6 +377,8 @@ def test_die(make_pool, args, seen):
         ["-n", "2", "-m", "0.05"], "http_worker --events=events --on=TERM:drain --on=HUP:drain"
     )
     pool.wait_ready(2)
+    events_file = pool.dir / "events"  # up by the timer, but perhaps without handlers yet
+    wait_until(lambda: events_file.exists() and events(pool).count("start ") == 2)
     with pool.client() as client:
         reply = client.request({"command": "die", "args": args, "id": 1})
     assert reply["message"].startswith("Einhorn is going down! ")

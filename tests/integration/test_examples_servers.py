@@ -1,5 +1,5 @@
 """The programs of examples/, started by their own `run`. Servers: an upgrade and a fleet upgrade under
-load, and no request lost (but what LOSSES says). The queue worker: every job is done, and once."""
+load, and no request lost. The queue worker: every job is done, and once."""
 
 import re
 import signal
@@ -16,7 +16,12 @@ from harness.programs import ROOT, einhorn_command
 from sdk.scenario import GO_ENV, request
 
 SERVERS = ("node-http", "node-express", "go-http", "python-asyncio", "gunicorn", "uwsgi", "puma", "thin")
-SERVERS += ("unicorn", "starlet", "java", "nginx", "haproxy")
+SERVERS += ("unicorn", "starlet", "java", "nginx", "haproxy", "php-builtin", "socat")
+SERVERS += ("preload-wsgi", "preload-gunicorn", "preload-rack", "preload-cpp")
+
+
+# A process for each connection takes its time.
+RATES = {"socat": 100, "php-builtin": 200}
 
 
 class Example(Pool):
@@ -67,31 +72,16 @@ def test_upgrade_under_load(example, make_load):
     pool.wait_socket(deadline=60)  # Go compiles first
     pool.wait_ready(2, deadline=120)
     wait_until(lambda: '"hello"' in request(pool.at), 10)
-    result = upgrade_twice(pool, make_load(pool.at, connections=16, rate=800))
+    rate = RATES.get(Path(pool.run).parent.name, 800)
+    result = upgrade_twice(pool, make_load(pool.at, connections=16, rate=rate))
     assert result["failures"] == 0, result
     assert len(result["by_pid"]) >= 5, "old and new ones took part"
     assert pool.stop(signal.SIGINT) == 0
     pool.wait_gone()
 
 
-# A server that leaves without what it took just then loses that, and nothing else: at most so many
-# requests for each worker that leaves. None is ever refused.
-LOSSES = {"php-builtin": 16, "socat": 1}
-
-
-@pytest.mark.parametrize("example", LOSSES, indirect=True)
-def test_upgrade_of_one_that_loses_what_it_took(example, make_load):
-    pool = example
-    pool.wait_ready(2, deadline=120)
-    result = upgrade_twice(pool, make_load(pool.at, connections=16, rate=100))
-    assert set(result["failed"]) <= {"reset", "eof"}, result
-    assert result["failures"] <= LOSSES[Path(pool.run).parent.name] * 4, result
-    assert pool.stop(signal.SIGINT) == 0
-    pool.wait_gone()
-
-
 def test_memcached(request, make_pool, listeners):
-    """The port is never closed. The old one takes its connections with it: what its clients ask just then."""
+    """The port is never closed, and the old one leaves when its clients have gone, or after some seconds."""
     pool = Example("memcached", listeners[0])
     request.node.pools.append(pool)
 
@@ -133,7 +123,7 @@ def test_memcached(request, make_pool, listeners):
             assert old.recv(1) == b""
         finally:
             stop.set()
-    assert len(wrong) <= 4 * 2 and not any(isinstance(e, ConnectionRefusedError) for e in wrong), wrong
+    assert not wrong, wrong
     assert len(seen) >= 3
     assert pool.stop(signal.SIGINT) == 0
     pool.wait_gone()

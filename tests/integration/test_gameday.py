@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness import wait_until, worker
 from harness.processes import read_stat
+from harness.programs import ROOT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gameday"))
 
@@ -171,3 +172,12 @@ def test_each_hand_excuses_one():
     assert count(failure("a:1", ended=9.0)) == (0, 0, 1), "it broke long after"
     assert count(failure("a:1", ended=9.0), when=None) == (1, 0, 0)
     assert count(failure("a:1", kind="timeout"), failure("x", kind="refused")) == (0, 0, 2)
+
+
+def test_every_scenario_is_in_the_document():
+    from day import SCENARIOS
+    import scenarios  # noqa: F401
+
+    text = (ROOT / "docs" / "gameday.md").read_text()
+    for one in SCENARIOS.values():
+        assert f"| {one.name} | {one.hypothesis} |" in text, one.name

@@ -1,5 +1,6 @@
 """The master's death costs nothing; the guard's death costs little; two of a name do not meet."""
 
+import contextlib
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import time
 import pytest
 from harness import http_get, is_alive, wait_until, worker
 from harness.processes import descendants, environment_of, read_stat
+from harness.wire import decode, encode
 
 
 def survivors_of(state):
@@ -246,11 +248,13 @@ def test_killed_during_the_first_start(make_pool):
 def test_killed_while_ending(make_pool):
     pool = make_pool(["-n", "2", "-m", "0.05"], "http_worker --drain-delay-ms=500 --events=events")
     pool.wait_ready(2)
+    events = pool.dir / "events"
+    wait_until(lambda: events.exists() and events.read_text().count("start ") == 2)
     pool.send(signal.SIGINT)
-    wait_until(lambda: "signal USR2" in (pool.dir / "events").read_text())
+    wait_until(lambda: "signal USR2" in events.read_text())
     kill_current_master(pool)
     assert pool.wait_exit() == 0
-    assert (pool.dir / "events").read_text().count("start ") == 2, "still going down"
+    assert events.read_text().count("start ") == 2, "still going down"
     pool.wait_gone()
 
 
@@ -327,6 +331,30 @@ def test_the_next_one_takes_over(make_pool, make_load):
     assert http_get(address)["pid"] in pool.pids()
     assert pool.stop() == 0
     pool.wait_gone()
+
+
+def test_clients_stay_connected_to_the_next_one(make_pool):
+    """More of them than fit into one message, one of them in the middle of a request."""
+    pool = make_pool(["-n", "2", "-m", "manual", "-b", "127.0.0.1:0"], "http_worker --ack=path")
+    pool.wait_ready(2)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(pool.client(timeout=20)) for _ in range(100)]
+        for number, client in enumerate(clients):
+            client.request({"command": "ehlo", "user": "me", "id": number})
+        half = encode({"command": "ehlo", "user": "half", "id": "half"}, "json")
+        clients[0].send_line(half[:20])
+        os.kill(pool.process.pid, signal.SIGKILL)
+        pool.wait_exit()
+        old_master = pool.master_pid
+        pool.start()
+        pool.wait_state(lambda s: s["guard"] == pool.process.pid, 15)
+        wait_until(lambda: not is_alive(old_master), 10, pool.log)
+        clients[0].send_line(half[20:])
+        assert "half" in decode(clients[0].read_line())["message"], "its first half was kept"
+        for number, client in enumerate(clients):
+            reply = client.request({"command": "ehlo", "user": "still", "id": number}, "json")
+            assert reply["request_id"] == number
+    pool.wait_ready(2)
 
 
 def test_guards_death_with_a_request_to_stop_everything(make_pool):

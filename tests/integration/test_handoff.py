@@ -289,6 +289,22 @@ def test_who_asked_is_told_after_the_masters_death(start, tmp_path):
     assert all(w["version"] == pool.state_json()["version"] for w in pool.wait_ready(2))
 
 
+def test_upgrades_asked_for_during_a_hand_off_are_one(start):
+    """Each would begin a version of its own at once, and only the last one would ever run."""
+    pool = start()
+    with pool.client(timeout=20) as client:
+        asked = [encode({"command": "upgrade", "id": i}, "json") for i in range(5)]
+        client.send_line(b"".join(asked))
+        pool.wait_state(settled(1, 2))
+        client.send_line(encode({"command": "ehlo", "user": "me", "id": "last"}, "json"))
+        answers = {}
+        while "last" not in answers:
+            reply = decode(client.read_line())
+            answers.setdefault(reply["request_id"], []).append(reply)
+    assert set(answers) == {0, 1, 2, 3, 4, "last"}
+    assert not any("starting over" in line for line in messages(sum(answers.values(), [])))
+
+
 # --- connections ----------------------------------------------------------------------------------
 
 

@@ -43,6 +43,16 @@ def python(text, *arguments):
     return [PYTHON, "-c", text, *map(str, arguments)]
 
 
+@pytest.fixture(params=["seccomp", "preload"])
+def make_either(request, make_pool):
+    """Makes pools that intercept in either way: what a program sees is the same."""
+
+    def make(flags, *arguments, **kwargs):
+        return make_pool([f"--intercept={request.param}", *flags], *arguments, **kwargs)
+
+    return make
+
+
 def supervisor_of(pool):
     """The pid of the pool's supervisor, 0 if there is none just now."""
     for stat in pool.processes():
@@ -104,8 +114,8 @@ def owners(client_port, server_port):
     return found
 
 
-def test_unmodified_server_of_python(make_pool):
-    pool = make_pool(
+def test_unmodified_server_of_python(make_either):
+    pool = make_either(
         ["-n", "2", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"],
         [PYTHON, "-m", "http.server", "-b", "127.0.0.1", "3000"],
     )
@@ -116,8 +126,8 @@ def test_unmodified_server_of_python(make_pool):
     pool.wait_gone()
 
 
-def test_getsockname_and_backlog(make_pool):
-    pool = make_pool(
+def test_getsockname_and_backlog(make_either):
+    pool = make_either(
         ["-n", "2", "-b", "127.0.0.1:0,name=web,backlog=77", "--intercept=3000=web"],
         python(SERVER, "127.0.0.1", 3000),
     )
@@ -129,8 +139,8 @@ def test_getsockname_and_backlog(make_pool):
     assert waiting == ["77"], "the program's own backlog (5) does not count"
 
 
-def test_upgrades_under_load_lose_nothing(make_pool, make_load):
-    pool = make_pool(
+def test_upgrades_under_load_lose_nothing(make_either, make_load):
+    pool = make_either(
         ["-n", "2", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"],
         python(SERVER, "127.0.0.1", 3000),
     )
@@ -159,10 +169,10 @@ def test_upgrades_under_load_lose_nothing(make_pool, make_load):
         ("localhost:0", "127.0.0.1", ["127.0.0.1"]),
     ],
 )
-def test_families(make_pool, bind, host, reached):
+def test_families(make_either, bind, host, reached):
     if not HAS_IPV6:
         pytest.skip("no IPv6 here")
-    pool = make_pool(
+    pool = make_either(
         ["-n", "2", "-b", f"{bind},name=web", "--intercept", "3000=web"], python(SERVER, host, 3000)
     )
     pool.wait_ready(2)
@@ -170,17 +180,17 @@ def test_families(make_pool, bind, host, reached):
         answers_of_all(pool, f"[{where}]:{port_of(pool)}" if ":" in where else f"{where}:{port_of(pool)}")
 
 
-def test_impossible_family_is_refused_and_said(make_pool):
+def test_impossible_family_is_refused_and_said(make_either):
     if not HAS_IPV6:
         pytest.skip("no IPv6 here")
-    pool = make_pool(
+    pool = make_either(
         ["-b", "[::1]:0,name=web", "--intercept", "3000=web"], python(SERVER, "0.0.0.0", 3000)
     )
     pool.wait_log(r"can't have 0\.0\.0\.0:3000: the program asks for IPv4, and it is for IPv6 only")
 
 
-def test_supervisor_dies_and_comes_back(make_pool):
-    pool = make_pool(
+def test_supervisor_dies_and_comes_back(make_either):
+    pool = make_either(
         ["-n", "1", "-b", "0,name=web", "--intercept", "3000=web"], python(SERVER, "0.0.0.0", 3000)
     )
     pool.wait_ready(1)
@@ -196,8 +206,8 @@ def test_supervisor_dies_and_comes_back(make_pool):
     assert supervisor_of(pool) not in (0, supervisor)
 
 
-def test_master_dies_and_the_supervisor_stays(make_pool):
-    pool = make_pool(
+def test_master_dies_and_the_supervisor_stays(make_either):
+    pool = make_either(
         ["-n", "2", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"],
         python(SERVER, "127.0.0.1", 3000),
     )
@@ -212,8 +222,8 @@ def test_master_dies_and_the_supervisor_stays(make_pool):
     answers_of_all(pool, pool.address)
 
 
-def test_reload_renews_the_supervisor(make_pool):
-    pool = make_pool(
+def test_reload_renews_the_supervisor(make_either):
+    pool = make_either(
         ["-n", "2", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"],
         python(SERVER, "127.0.0.1", 3000),
     )
@@ -276,7 +286,7 @@ def test_worker_without_a_watcher_is_replaced(make_pool, tmp_path):
     answers_of_all(pool, pool.address)
 
 
-def test_other_binds_pass_and_are_told(make_pool):
+def test_other_binds_pass_and_are_told(make_either):
     text = """
 import socket, time
 own = socket.create_server(("127.0.0.1", 0))
@@ -286,7 +296,7 @@ seen.bind(("127.0.0.2", own.getsockname()[1]))
 shared = socket.create_server(("127.0.0.1", 3000))
 while True: shared.accept()[0].close()
 """
-    pool = make_pool(
+    pool = make_either(
         ["-b", "127.0.0.1:0,name=web", "--intercept-all", "--intercept", "3000=web"], python(text)
     )
     pool.wait_ready(1)
@@ -296,7 +306,7 @@ while True: shared.accept()[0].close()
     socket.create_connection(("127.0.0.1", int(own)), timeout=5).close()
 
 
-def test_udp(make_pool):
+def test_udp(make_either):
     text = """
 import json, os, socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -305,7 +315,7 @@ while True:
     data, peer = s.recvfrom(2048)
     s.sendto(json.dumps({"pid": os.getpid()}).encode(), peer)
 """
-    pool = make_pool(
+    pool = make_either(
         ["-n", "2", "-b", "udp:0,name=dns", "--intercept", "3000=dns"], python(text)
     )
     pool.wait_ready(2)
@@ -321,7 +331,7 @@ while True:
     wait_until(ask, 20, lambda: f"{pool.pids()}, answered: {pids}")
 
 
-def test_listen_in_a_child_is_its_workers_ack(make_pool):
+def test_listen_in_a_child_is_its_workers_ack(make_either):
     text = """
 import os, socket, sys
 if os.fork():
@@ -329,11 +339,11 @@ if os.fork():
 s = socket.create_server(("127.0.0.1", 3000))
 while True: s.accept()[0].close()
 """
-    pool = make_pool(["-n", "2", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text))
+    pool = make_either(["-n", "2", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text))
     pool.wait_ready(2)
 
 
-def test_options_are_carried_over_or_refused(make_pool):
+def test_options_are_carried_over_or_refused(make_either):
     text = """
 import socket, sys
 s = socket.socket()
@@ -348,7 +358,7 @@ s.listen(5)
 s.setblocking(True)
 while True: s.accept()[0].close()
 """
-    pool = make_pool(["-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text, 0))
+    pool = make_either(["-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text, 0))
     (worker,) = pool.wait_ready(1)
     sockets = [
         number
@@ -365,7 +375,7 @@ while True: s.accept()[0].close()
     pool.wait_log("has set SO_BINDTODEVICE on its socket")
 
 
-def test_nonblock_of_two_programs_that_disagree(make_pool):
+def test_nonblock_of_two_programs_that_disagree(make_either):
     text = """
 import fcntl, os, select, socket
 s = socket.socket()
@@ -374,14 +384,14 @@ s.bind(("127.0.0.1", 3000))
 s.listen(5)
 select.select([], [], [])
 """
-    pool = make_pool(
+    pool = make_either(
         ["-n", "2", "--max-unacked", "1", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"],
         python(text),
     )
     pool.wait_log("O_NONBLOCK, but another worker wants the opposite")
 
 
-def test_descriptor_that_is_in_epoll_is_found(make_pool):
+def test_descriptor_that_is_in_epoll_is_found(make_either):
     text = """
 import select, socket
 s = socket.socket()
@@ -391,11 +401,11 @@ s.bind(("127.0.0.1", 3000))
 s.listen(5)
 e.poll()
 """
-    pool = make_pool(["-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text))
+    pool = make_either(["-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text))
     pool.wait_log(r"has put its socket for 127\.0\.0\.1:3000 into an epoll set")
 
 
-def test_io_uring_is_not_to_be_had(make_pool):
+def test_io_uring_is_not_to_be_had(make_either):
     text = """
 import ctypes, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -406,7 +416,7 @@ s = socket.create_server(("127.0.0.1", 3000))
 while True: s.accept()[0].close()
 """
     for flags, expected in (([], "Function not implemented"), (["--intercept-io-uring"], None)):
-        pool = make_pool(
+        pool = make_either(
             ["-b", "127.0.0.1:0,name=web", "--intercept", "3000=web", *flags], python(text)
         )
         pool.wait_ready(1)
@@ -414,7 +424,7 @@ while True: s.accept()[0].close()
         assert said == expected if expected else said != "Function not implemented"
 
 
-def test_close_on_exec_is_kept(make_pool):
+def test_close_on_exec_is_kept(make_either):
     text = """
 import fcntl, os, socket
 s = socket.socket()
@@ -426,7 +436,7 @@ print(fcntl.fcntl(s, fcntl.F_GETFD), fcntl.fcntl(t, fcntl.F_GETFD), flush=True)
 s.listen(5)
 while True: s.accept()[0].close()
 """
-    pool = make_pool(
+    pool = make_either(
         ["-b", "127.0.0.1:0,name=a", "-b", "127.0.0.1:0,name=b", "--intercept", "3000=a"]
         + ["--intercept", "3001=b"],
         python(text),
@@ -543,7 +553,7 @@ def connects(port):
         return False
 
 
-def test_hostile_arguments(make_pool):
+def test_hostile_arguments(make_either):
     """Lengths, pointers and descriptors that make no sense get what the kernel says to them."""
     text = """
 import ctypes, errno, os, socket, struct
@@ -571,13 +581,13 @@ while True: s.accept()[0].close()
     alone = subprocess.run(
         [PYTHON, "-c", text.split("s.bind((")[0]], capture_output=True, text=True, check=True
     )
-    pool = make_pool(["-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text))
+    pool = make_either(["-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text))
     pool.wait_ready(1)
     assert pool.stdout_text().split() == alone.stdout.split()
     assert supervisor_of(pool) != 0
 
 
-def test_racing_thread_gets_nothing_it_was_not_given(make_pool):
+def test_racing_thread_gets_nothing_it_was_not_given(make_either):
     """One thread binds while another changes the address and swaps the descriptor: what it ends up
     with is its own socket, or the shared one under the address it was asked for."""
     text = """
@@ -604,7 +614,7 @@ print(len(seen), *sorted(seen), flush=True)
 s = socket.create_server(("127.0.0.1", 3000))
 while True: s.accept()[0].close()
 """
-    pool = make_pool(
+    pool = make_either(
         ["-b", "127.0.0.1:0,name=web", "-b", "127.0.0.1:0,name=secret", "--intercept", "3000=web"],
         python(text),
     )
@@ -629,3 +639,108 @@ def test_bad_flags(make_pool, flags, said):
     assert pool.wait_exit() == 1
     assert said in pool.log()
     assert pool.log().count("\n") <= 2
+
+
+def test_a_program_that_does_not_listen_where_somebody_does(make_either):
+    """As HAProxy: who finds that its socket listens already does not call listen. It counts as up
+    when it waits for connections."""
+    text = """
+import os, select, socket, time
+s = socket.socket()
+s.bind(("127.0.0.1", 3000))
+if not s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN): s.listen(5)
+open(f"bound-{os.environ['EINHORN_CHILD_INDEX']}", "w").close()
+while not os.path.exists("go"): time.sleep(0.005)
+if os.environ["EINHORN_CHILD_INDEX"] == "2":
+    while True: s.accept()[0].close()
+e = select.epoll()
+e.register(s, select.EPOLLIN)
+while e.poll(): s.accept()[0].close()
+"""
+    pool = make_either(
+        ["-n", "1", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text)
+    )
+    pool.wait_ready(1)
+    for number in (2, 3):
+        pool.command("inc")
+        wait_until((pool.dir / f"bound-{number - 1}").exists, 20, pool.log)
+        states = [w["state"] for w in pool.workers()]
+        assert (pool.dir / "go").exists() or states == ["ready", "starting"], states
+        (pool.dir / "go").touch()
+        pool.wait_ready(number)
+
+
+def test_a_socket_that_a_program_shuts_down_listens_again(make_either):
+    """As socat and WEBrick do when they are told to stop: the others go on."""
+    text = """
+import os, select, signal, socket
+s = socket.create_server(("127.0.0.1", 3000))
+s.setblocking(False)
+e = select.epoll()
+e.register(s, select.EPOLLIN | select.EPOLLET)
+if os.environ["EINHORN_CHILD_INDEX"] == "0":
+    signal.signal(signal.SIGUSR1, lambda *_: s.shutdown(socket.SHUT_RDWR))
+while True:
+    e.poll()
+    try:
+        while True:
+            c = s.accept()[0]
+            c.sendall(b"x")
+            c.close()
+    except OSError:
+        pass
+"""
+    pool = make_either(
+        ["-n", "2", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text)
+    )
+    first = pool.wait_ready(2)[0]
+    for _ in range(3):
+        size = pool.log_size()
+        os.kill(first["pid"], signal.SIGUSR1)
+        pool.wait_log(r"A program has shut 127\.0\.0\.1:\d+ down for all; it listens again", since=size)
+        with socket.create_connection(("127.0.0.1", port_of(pool)), timeout=10) as stream:
+            assert stream.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])
+def test_nonblock_that_was_set_later_stays(make_either, kind):
+    """As asyncio does: the socket is made without O_NONBLOCK and gets it after bind. The next version
+    is in between the two while the old one serves, and a new supervisor knows nothing of either."""
+    text = """
+import os, select, socket, sys, time
+s = socket.socket(socket.AF_INET, getattr(socket, sys.argv[1]))
+s.bind(("127.0.0.1", 3000))
+if sys.argv[1] == "SOCK_STREAM": s.listen(5)
+open("between", "w").close()
+while not os.path.exists("go"): time.sleep(0.005)
+s.setblocking(False)
+open("set-%d" % os.getpid(), "w").close()
+select.select([], [], [])
+"""
+    udp = "udp:" if kind == "SOCK_DGRAM" else ""
+    pool = make_either(
+        ["-n", "1", "-b", f"{udp}127.0.0.1:0,name=web", "--intercept", "3000=web"],
+        python(text, kind),
+    )
+    (pool.dir / "go").touch()
+    (old,) = pool.wait_ready(1)
+    wait_until((pool.dir / f"set-{old['pid']}").exists, 10, pool.log)
+    (held,) = [n for n, target in open_descriptors(old["pid"]).items() if n > 2 and "socket:" in target]
+    assert nonblocking(old["pid"], held)
+    (pool.dir / "go").unlink()
+    (pool.dir / "between").unlink()
+    before = supervisor_of(pool)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: supervisor_of(pool) not in (0, before), 20, pool.log)
+    pool.command("inc")
+    wait_until((pool.dir / "between").exists, 20, pool.log)
+    assert nonblocking(old["pid"], held), "the old one would wait in accept for ever"
+    (pool.dir / "go").touch()
+    pool.wait_ready(2)
+    assert "O_NONBLOCK" not in pool.log()
+
+
+def nonblocking(pid, fd):
+    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+        flags = next(line.split()[1] for line in file if line.startswith("flags:"))
+    return bool(int(flags, 8) & os.O_NONBLOCK)

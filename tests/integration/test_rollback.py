@@ -180,7 +180,7 @@ def program_is_a_directory(pool):
         (dangle, r"current: No such file or directory"),
         (no_directory, r"(current|file).*: Not a directory"),
         (missing_program, r"Could not find \./server: there is no /\S*/r1/server"),
-        (program_is_a_directory, r"Could not find \./server: there is no /\S*/r1/server"),
+        (program_is_a_directory, r"Could not find \./server: /\S*/r1/server is no file"),
     ],
 )
 def test_an_upgrade_that_could_not_start(start, make_load, prepare, reason):

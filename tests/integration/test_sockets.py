@@ -304,3 +304,41 @@ def test_port_is_free_after_the_end(make_pool, make_load):
     assert make_load(pool.address, requests=50).wait_end()["failures"] == 0
     assert pool.stop() == 0
     assert refused("127.0.0.1", port)
+
+
+def test_stdin_is_the_socket(make_pool):
+    """-b ...,stdin: descriptor 0 as well, for each worker, over the master's death and an upgrade."""
+    pool = make_pool(
+        ["-n", "2", "-m", "manual", "-b", "127.0.0.1:0", "-b", "127.0.0.1:0,stdin"],
+        ["http_worker", "--ack=path", "--adopt=0"],
+    )
+
+    def check():
+        for worker in pool.wait_ready(2):
+            sockets = [os.readlink(f"/proc/{worker['pid']}/fd/{fd}") for fd in (0, 3, 4)]
+            assert sockets[0] == sockets[2] != sockets[1]
+        assert http_get(pool.addresses()[1])["pid"] in pool.pids()
+
+    check()
+    pool.kill_master()
+    victim = pool.pids()[0]
+    os.kill(victim, signal.SIGKILL)
+    pool.wait_state(lambda s: victim not in [w["pid"] for w in s["workers"]])
+    check()
+    with pool.client(timeout=60) as client:
+        assert client.conversation({"command": "upgrade", "id": 1})[-1]["message"] == "Upgrade done"
+    check()
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["-b", "127.0.0.1:0,stdin", "-b", "127.0.0.1:0,stdin"], "as a worker has one descriptor 0"),
+        (["--intercept", "-b", "127.0.0.1:0,stdin"], "makes no sense with --intercept"),
+        (["-b", "127.0.0.1:0,stdin=1"], "takes no value"),
+    ],
+)
+def test_wrong_uses_of_stdin(make_pool, args, says):
+    pool = make_pool(args)
+    assert pool.wait_exit() == 1
+    assert says in pool.log() and "stdin" in pool.log()

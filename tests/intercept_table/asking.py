@@ -48,6 +48,7 @@ def memcached(port):
 
 def greeting(port):
     with _connect(port) as stream:
+        stream.sendall(b"\n")
         if (got := _read_to_end(stream)) != b"hello\n":
             raise Wrong(got)
 

@@ -109,6 +109,8 @@ ServerName test
 Listen {port}
 LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
+DirectoryIndex index.html
 User nobody
 Group nogroup
 PidFile ${PIDFILE}
@@ -283,7 +285,7 @@ PROGRAMS = [
         ["memcached"],
         ask="memcached",
         signal="USR1",
-        graceful=True,
+        note="USR1 ends it with the connections it has",
     ),
     Program(
         "php -S",
@@ -305,7 +307,7 @@ PROGRAMS = [
         "ruby -run -e httpd",
         ["/usr/bin/ruby", "-run", "-e", "httpd", "{dir}/www", "-b", "127.0.0.1", "-p", "{port}"],
         ["ruby", "ruby-webrick"],
-        graceful=True,
+        note="TERM shuts the shared socket down, with what waits in its queue; not so with `--drain`",
         version=["/usr/bin/ruby", "--version"],
     ),
     Program(
@@ -326,10 +328,12 @@ PROGRAMS = [
     ),
     Program(
         "socat, a child each",
-        ["/usr/bin/socat", "TCP4-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr", "SYSTEM:echo hello"],
+        ["/usr/bin/socat", "TCP4-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr", "SYSTEM:read line; echo hello"],
         ["socat"],
         ask="greeting",
-        note="TERM ends the listener, also with a connection that it has just accepted",
+        signal="USR2",
+        note="USR2 ends it, also with a connection that it has just accepted (TERM shuts the shared "
+        "socket down)",
     ),
     Program(
         "dnsmasq, UDP",

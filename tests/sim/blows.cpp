@@ -1,4 +1,5 @@
 // What happens to a simulated pool from outside, and the end of it.
+#include <algorithm>
 #include <csignal>
 
 #include "sim/simulation.h"
@@ -49,6 +50,22 @@ void Simulation::blow(Blow kind) {
       return;
     case Blow::kKillWorker: {
       const std::vector<ProcessPtr> living = workers_.living();
+      if (const ProcessPtr reader = readers_.any(); reader != nullptr && random.chance(400)) {
+        world_.note("fault", "kill -9 of reader " + std::to_string(reader->pid));
+        world_.end(reader, {2, SIGKILL});
+        return;
+      }
+      if (const ProcessPtr supervisor = supervisors_.any();
+          supervisor != nullptr && random.chance(500)) {
+        world_.note("fault", "kill -9 of supervisor " + std::to_string(supervisor->pid));
+        world_.end(supervisor, {2, SIGKILL});
+        return;
+      }
+      if (const ProcessPtr prober = probers_.any(); prober != nullptr && random.chance(400)) {
+        world_.note("fault", "kill -9 of prober " + std::to_string(prober->pid));
+        world_.end(prober, {2, SIGKILL});
+        return;
+      }
       if (!living.empty()) {
         const ProcessPtr worker = random.pick(living);
         world_.note("fault", "kill -9 of worker " + std::to_string(worker->pid));
@@ -100,6 +117,15 @@ void Simulation::blow(Blow kind) {
     case Blow::kNewProgram:
       ++world_.program;
       return;
+    case Blow::kSubscribe:
+      subscribers_.arrive();
+      return;
+    case Blow::kLoad:
+      world_.queued = random.chance(400)
+                          ? 0
+                          : static_cast<std::uint32_t>(1 + random.below(1U << random.below(8)));
+      world_.note("load", std::to_string(world_.queued) + " connections wait");
+      return;
   }
 }
 
@@ -147,11 +173,13 @@ void Simulation::calm() {
   world_.snapshot_full = false;
   world_.no_descriptors = false;
   world_.no_processes = false;
+  world_.queued = 0;
   for (const auto& master : masters_) {
     master->kernel().strike_in(0);
   }
   guard_.strike_in(0);
   workers_.calm();
+  subscribers_.clear();
   // A pool that has given up goes on when it is told how many workers there shall be.
   const std::uint32_t number = world_.plan.config.number;
   clients_.request("set_workers", "\"" + std::to_string(number + 1) + "\"");
@@ -199,6 +227,10 @@ void Simulation::settle() {
                     (guard_.handing_off() ? ", handing off" : "") + ", " +
                     std::to_string(master->kernel().open_of(FileKind::kStream)) + " clients, " +
                     std::to_string(command_->waiting.size()) + " not accepted");
+  const int watched = master->kernel().open_of(FileKind::kNotify);
+  world_.expect(watched <= static_cast<int>(workers_.living().size()), "settles",
+                std::to_string(watched) + " notify descriptors are kept for " +
+                    std::to_string(workers_.living().size()) + " workers");
   const std::string waiting = clients_.unanswered();
   world_.expect(waiting.empty(), "answered-once", waiting);
 }
@@ -209,10 +241,43 @@ void Simulation::rest() {
   run_until(world_.now() + minutes{3});
   MasterProcess* master = acting();
   world_.expect(master != nullptr, "settles", "the master is gone");
+  world_.expect(master->zygotes() <= 1, "bounded",
+                std::to_string(master->zygotes()) + " zygotes for one version");
+  if (world_.plan.config.health.watches()) {
+    const ProcessPtr stalled = workers_.stall_one();
+    const pool::ProbeRules& probe = world_.plan.config.health.probe;
+    run_until(world_.now() + probe.interval + probe.timeout / 2);
+    if (const ProcessPtr prober = probers_.any()) {
+      world_.note("simulation", "kill -9 of prober " + std::to_string(prober->pid));
+      world_.end(prober, {2, SIGKILL});  // with a probe under way, mostly
+    }
+    run_until(world_.now() + minutes{4});  // it is told, and looks
+    world_.expect(acting() == master, "settles", "the master is gone");
+    const bool probed = !world_.plan.probe.empty() && world_.plan.probe != "tcp";
+    world_.expect(!probed || stalled == nullptr || stalled->dead, "honest",
+                  "a worker that answers no probe was not taken out");
+    return;
+  }
+  if (world_.plan.config.workers_max > 0) {
+    return;  // it looks at its sockets for ever
+  }
   const std::uint64_t turns = master->turns();
   run_until(world_.now() + hours{2});
-  world_.expect(acting() == master && master->turns() == turns, "quiet",
+  const std::int64_t watchdog = guard_.manager_watchdog_us();
+  std::uint64_t most = watchdog > 0 ? hours{2} / (kWatchdog / 2) + 1 : 0;
+  const std::vector<ProcessPtr> living = workers_.living();
+  if (world_.plan.cgroups &&
+      std::ranges::any_of(living, [](const ProcessPtr& worker) { return !worker->known; })) {
+    most += 121;  // each minute, whether the group of one that nobody knows is empty
+  }
+  world_.expect(acting() == master && master->turns() <= turns + most, "quiet",
                 "an idle master was turned " + std::to_string(master->turns() - turns) + " times");
+  if (watchdog >= 0) {
+    world_.expect(guard_.manager_knows() == "READY=1", "manager",
+                  "of a pool that serves it knows " + guard_.manager_knows());
+  }
+  world_.expect(watchdog <= 0 || world_.now() - guard_.watchdog_at() <= kWatchdog, "manager",
+                "its watchdog is not fed");
 }
 
 void Simulation::stop() {
@@ -228,11 +293,22 @@ void Simulation::stop() {
       world_.expect(!worker->known, "stops", "a worker was left behind");
     }
   }
+  const bool inhabited =
+      std::ranges::any_of(world_.groups, [](const auto& group) { return group.second > 0; });
+  world_.expect(inhabited || world_.groups.empty() || guard_.word() != 0, "groups",
+                std::to_string(world_.groups.size()) + " control groups are left");
+  world_.forget_events();  // some hold an end of a connection
   workers_.clear();
+  zygotes_.clear();
+  readers_.clear();
+  supervisors_.clear();
+  probers_.clear();
+  hooks_.clear();
   command_->waiting.clear();
   for (const FileKind kind :
        {FileKind::kStream, FileKind::kService, FileKind::kPacket, FileKind::kMemory, FileKind::kLog,
-        FileKind::kPidfd, FileKind::kProgram}) {
+        FileKind::kPidfd, FileKind::kProgram, FileKind::kOutput, FileKind::kNotify,
+        FileKind::kForm}) {
     world_.expect(world_.census.of(kind) == 0, "ledger",
                   std::to_string(world_.census.of(kind)) + " of " + std::string(name(kind)) +
                       " are still open");

@@ -106,7 +106,8 @@ std::pair<std::string, std::string> Clients::random_command() {
     case 11:
       return {random.chance(300) ? "reload" : "state", ""};
     case 12:
-      return {"no_such_command", ""};
+      return random.chance(700) ? std::pair<std::string, std::string>{"stop_worker", count}
+                                : std::pair<std::string, std::string>{"no_such_command", ""};
     case 13:
       return {"state", "\"json\""};
     case 14:
@@ -166,7 +167,12 @@ void Clients::stranger() {
   if (workers.empty() || clients_.size() >= kMost) {
     return;
   }
-  const Pid target = world_.random.pick(workers)->pid;
+  // Rather one for whom it would count: who has not said itself that it is up.
+  const auto silent = std::ranges::find_if(
+      workers, [](const ProcessPtr& worker) { return worker->known && !worker->said_up; });
+  const Pid target = silent != workers.end() && world_.random.chance(700)
+                         ? (*silent)->pid
+                         : world_.random.pick(workers)->pid;
   const Pid from = world_.random.pick(workers)->pid;
   std::shared_ptr<Stream> stream = from == target ? nullptr : workers_.connect(from, 4096, kNobody);
   if (stream == nullptr) {

@@ -30,6 +30,12 @@ std::string_view name(FileKind kind) {
       return "pidfd";
     case FileKind::kProgram:
       return "program";
+    case FileKind::kOutput:
+      return "pipe";
+    case FileKind::kNotify:
+      return "notify descriptor";
+    case FileKind::kForm:
+      return "form of a socket";
   }
   return "";
 }
@@ -150,6 +156,8 @@ os::SpawnNote* Memory::map() {
   size_ = std::max(size_, kPage);
   return &page_.note;
 }
+
+bool Notify::readable() const { return asks || process->dead; }
 
 bool Pidfd::readable() const { return process->dead; }
 

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,9 +30,12 @@ enum class FileKind {
   kMemory,
   kLog,
   kPidfd,
-  kProgram
+  kProgram,
+  kOutput,
+  kNotify,
+  kForm
 };
-inline constexpr std::size_t kFileKinds = 9;
+inline constexpr std::size_t kFileKinds = 12;
 [[nodiscard]] std::string_view name(FileKind kind);
 
 // How many open files there are of each kind.
@@ -137,6 +141,7 @@ class Service final : public File {
 struct Packet {
   std::string text;
   std::vector<FilePtr> files;
+  os::Peer sender{};
 };
 struct PacketQueue {
   std::deque<Packet> packets;
@@ -159,6 +164,9 @@ class PacketEnd final : public File {
   }
   // Kind kWouldBlock: nothing there; kClosed: the other end is gone and all is read.
   os::Transfer::Kind receive(Packet& into);
+  [[nodiscard]] const Packet* next() const {  // null: nothing there
+    return in_->packets.empty() ? nullptr : &in_->packets.front();
+  }
   os::Transfer::Kind send(Packet packet);
 
  private:
@@ -192,7 +200,9 @@ class Memory final : public File {
   [[nodiscard]] std::uint64_t writes() const { return writes_; }
 
   static constexpr std::size_t kPage = 4096;
+  bool snapshot = true;             // false: made for something else
   std::uint64_t written_after = 0;  // how many writes had failed when it was written as a whole
+  std::size_t fresh = 0;            // bytes of the journal when it was written anew
 
  private:
   struct Page {
@@ -205,6 +215,52 @@ class Memory final : public File {
   std::string rest_;  // what is behind that page
   std::size_t size_ = 0;
   std::uint64_t writes_ = 0;
+};
+
+// Control groups by their directories, and how many processes are in each.
+using Groups = std::map<std::string, int>;
+
+// A process in one of them. One that has been removed is not missed.
+class Membership {
+ public:
+  Membership(Groups& groups, std::string directory)
+      : groups_(groups), directory_(std::move(directory)) {
+    ++groups_[directory_];
+  }
+  Membership(const Membership&) = delete;
+  Membership& operator=(const Membership&) = delete;
+  [[nodiscard]] const std::string& directory() const { return directory_; }
+  ~Membership() {
+    if (const auto found = groups_.find(directory_); found != groups_.end()) {
+      --found->second;
+    }
+  }
+
+ private:
+  Groups& groups_;
+  std::string directory_;
+};
+
+// A worker's standard output or error: who holds its ends is all that matters.
+class OutputEnd final : public File {
+ public:
+  struct Ends {
+    int writers = 0;
+    int readers = 0;
+  };
+  OutputEnd(Census& census, std::shared_ptr<Ends> ends, bool writer)
+      : File(census, FileKind::kOutput), ends_(std::move(ends)), writer_(writer) {
+    ++(writer_ ? ends_->writers : ends_->readers);
+  }
+  ~OutputEnd() override { --(writer_ ? ends_->writers : ends_->readers); }
+  // Nobody can write to it any more, and whoever wrote has been read.
+  [[nodiscard]] bool readable() const override { return !writer_ && ends_->writers == 0; }
+  // Who writes to it does not get SIGPIPE.
+  [[nodiscard]] bool has_reader() const { return ends_->readers > 0; }
+
+ private:
+  std::shared_ptr<Ends> ends_;
+  bool writer_;
 };
 
 class LogFile final : public File {
@@ -220,6 +276,24 @@ class Program final : public File {
 };
 
 struct Process;
+
+// The notify descriptor of a worker's filter: who holds it can answer what its program asks.
+class Notify final : public File {
+ public:
+  Notify(Census& census, std::shared_ptr<Process> of)
+      : File(census, FileKind::kNotify), process(std::move(of)) {}
+  // A call waits for its answer, or nobody is under the filter any more.
+  [[nodiscard]] bool readable() const override;
+  const std::shared_ptr<Process> process;
+  bool asks = false;
+};
+
+// A shared socket in another form.
+class Form final : public File {
+ public:
+  explicit Form(Census& census) : File(census, FileKind::kForm) {}
+};
+
 class Pidfd final : public File {
  public:
   Pidfd(Census& census, std::shared_ptr<Process> of)

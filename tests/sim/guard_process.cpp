@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstring>
 
@@ -27,6 +28,7 @@ void GuardProcess::begin(ProcessPtr process, Kept kept, FilePtr predecessor) {
   ++life_;
   files_.clear();
   inherited_.clear();
+  told_.clear();
   pending_signals_.clear();
   pending_death_ = 0;
   strike_in_ = 0;
@@ -34,6 +36,8 @@ void GuardProcess::begin(ProcessPtr process, Kept kept, FilePtr predecessor) {
   predecessor_ = -1;
   word_ = -1;
   gave_up_ = false;
+  manager_knows_.clear();
+  watchdog_at_ = Instant{};
   guard_ = std::make_unique<guard::Guard>(*this);
   for (auto& [name, kept_file] : kept) {
     world_.expect(guard_->store(adopt(std::move(kept_file)), name), "bounded",
@@ -256,7 +260,7 @@ void GuardProcess::check_descriptors() const {
   }
   int sockets = 0;
   for (const auto& [fd, open] : files_) {
-    const bool socket = open->kind() == FileKind::kPacket;
+    const bool socket = open->kind() == FileKind::kPacket && !needed.contains(fd);
     sockets += socket ? 1 : 0;
     world_.expect(
         socket || fd == predecessor_ || needed.contains(fd), "descriptors",
@@ -350,6 +354,12 @@ bool GuardProcess::send(int socket, std::string_view text, std::span<const int> 
   }
   if (const auto end = std::dynamic_pointer_cast<PacketEnd>(file(socket))) {
     sent = end->send({std::string(text), std::move(passed)}) == Kind::kDone;
+    constexpr std::string_view kExited = "X_EINHORN_EXITED=";
+    if (sent && text.starts_with(kExited)) {
+      Pid told = 0;
+      std::from_chars(text.data() + kExited.size(), text.data() + text.size(), told);
+      told_.insert(told);
+    }
   } else if (const auto stream = std::dynamic_pointer_cast<Stream>(file(socket))) {
     sent = stream->send(text, std::move(passed)).kind == Kind::kDone;
   } else {
@@ -418,6 +428,8 @@ void GuardProcess::reap(pid_t pid) {
   const ProcessPtr child = world_.find(pid);
   world_.expect(child != nullptr && child->parent == process_->pid, "reaped-once",
                 "the guard reaps process " + std::to_string(pid) + ", which is no child of it");
+  world_.expect(child->kind == ProcessKind::kMaster || told_.erase(pid) > 0, "reaped-once",
+                "the guard reaps process " + std::to_string(pid) + ", and has told nobody");
   world_.note("guard", "reaps " + std::to_string(pid));
   world_.reap(child);
   step();
@@ -464,6 +476,37 @@ int GuardProcess::execute(int program, int state) {
     return world_.random.pick<int>({ENOENT, EACCES, E2BIG, ENOMEM, ETXTBSY});
   }
   throw Renewed{state, executable->version};
+}
+
+// What a service manager does with it: every word is one it knows, READY=1 comes with our pid, a
+// socket that is to be kept comes along.
+void GuardProcess::tell_manager(std::string_view text, std::span<const int> fds) {
+  step();
+  world_.note("guard", "tells the service manager " + std::string(text.substr(0, text.find('\n'))));
+  const bool store = text.starts_with("FDSTORE=1\nFDNAME=");
+  world_.expect(fds.size() == (store ? 1U : 0U), "manager", "descriptors without a name");
+  if (store) {
+    world_.expect(file(fds[0])->kind() == FileKind::kService, "manager",
+                  "what is kept is no listening socket");
+  }
+  if (text.starts_with("READY=1\n") || text.starts_with("RELOADING=1\n") ||
+      text.starts_with("STOPPING=1\n")) {
+    manager_knows_ = text.substr(0, text.find('\n'));
+  }
+  if (text.starts_with("READY=1\n")) {
+    world_.expect(text.find("\nMAINPID=" + std::to_string(process_->pid) + "\n") != text.npos,
+                  "manager", "READY=1 of another pid than the guard's");
+  }
+  watchdog_at_ = text.find("WATCHDOG=1\n") != text.npos ? world_.now() : watchdog_at_;
+}
+
+// Most lives have a service manager, and some of them one with a watchdog.
+std::int64_t GuardProcess::manager_watchdog_us() {
+  if (world_.plan.log_json) {
+    return -1;
+  }
+  return world_.plan.listeners == 3 ? std::chrono::duration_cast<microseconds>(kWatchdog).count()
+                                    : 0;
 }
 
 void GuardProcess::say(const char* message) {

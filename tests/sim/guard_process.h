@@ -27,6 +27,8 @@
 
 namespace einhorn::sim {
 
+inline constexpr Duration kWatchdog = std::chrono::minutes{1};
+
 class GuardProcess final : public guard::System {
  public:
   using Kept = std::vector<std::pair<std::string, FilePtr>>;
@@ -58,6 +60,9 @@ class GuardProcess final : public guard::System {
   [[nodiscard]] bool has_acting_master() const { return master() > 0 && guard_->acting(); }
   // A master has said something that the guard has not heard yet.
   [[nodiscard]] bool has_mail() const;
+  // What the service manager heard last: READY=1, RELOADING=1 or STOPPING=1; and its WATCHDOG=1.
+  [[nodiscard]] const std::string& manager_knows() const { return manager_knows_; }
+  [[nodiscard]] Instant watchdog_at() const { return watchdog_at_; }
   [[nodiscard]] bool handing_off() const { return alive() && guard_ && guard_->handing_off(); }
 
   // --- guard::System
@@ -79,7 +84,8 @@ class GuardProcess final : public guard::System {
   int execute(int program, int state) override;
   void write_pid_file() override { world_.note("guard", "writes its pid file"); }
   void remove_files() override { world_.note("guard", "removes the pool's files"); }
-  void tell_manager(const char* text) override { static_cast<void>(text); }
+  void tell_manager(std::string_view text, std::span<const int> fds) override;
+  std::int64_t manager_watchdog_us() override;
   void say(const char* message) override;
 
  private:
@@ -109,6 +115,7 @@ class GuardProcess final : public guard::System {
   std::unique_ptr<guard::Guard> guard_;  // null before it has begun and while it is renewed
   std::map<int, FilePtr> files_;
   std::set<int> inherited_;
+  std::set<Pid> told_;  // of whose end it has told a master, and who is not reaped yet
   int predecessor_ = -1;
   std::set<int> pending_signals_;
   Pid pending_death_ = 0;  // SIGCHLD, one for several
@@ -122,6 +129,8 @@ class GuardProcess final : public guard::System {
   bool planned_ = false;
   int word_ = -1;
   bool gave_up_ = false;
+  std::string manager_knows_;
+  Instant watchdog_at_;
 };
 
 }  // namespace einhorn::sim

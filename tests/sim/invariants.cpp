@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 
+#include "base/health_limits.h"
 #include "base/limits.h"
 
 namespace einhorn::sim {
@@ -11,6 +13,7 @@ namespace {
 using std::chrono::seconds;
 
 constexpr Duration kLongestZombie = seconds{20};
+constexpr Duration kLongestUnknown = seconds{180};
 constexpr std::uint64_t kPersistedEvery = 8;      // turns
 constexpr std::uint64_t kBoundsEvery = 8;         // of those
 constexpr std::size_t kLongestTurn = 256 * 1024;  // what one turn may append
@@ -19,8 +22,9 @@ constexpr Duration kShortestPause = std::chrono::milliseconds{500};
 constexpr Duration kKillAfterMissedAck = seconds{10};
 constexpr std::size_t kWorkerBytes = 4096;           // of the snapshot, garbage included
 constexpr std::size_t kMostSnapshotBytes = 700'000;  // twice the biggest fresh one and the slack
-constexpr std::size_t kMostUnsent = 192 * 1024;      // of one client
-constexpr Duration kLate = seconds{1};               // more than any turn takes
+constexpr std::size_t kMostUnsent = 192 * 1024 + limits::kMaxEventBacklog;  // of one client
+constexpr Duration kProbeGrace = seconds{5};  // until a probe without an answer is given up
+constexpr Duration kLate = seconds{1};        // more than any turn takes
 
 std::string text(WorkerId id) {
   return "worker " + std::to_string(id.slot.value) + " of epoch " + std::to_string(id.epoch.value);
@@ -30,8 +34,16 @@ std::string text(WorkerId id) {
 
 bool Invariants::stable(const pool::Pool& pool) {
   const pool::Ledger& ledger = pool.ledger();
-  return ledger.respawn && !ledger.failed && !ledger.upgrade &&
-         pool.alive() == pool.config().number && pool.modern_ready() == pool.config().number;
+  const std::size_t number = pool.config().number;
+  // One that is always about to replace somebody is as stable as it gets.
+  const pool::HealthRules& rules = pool.config().health;
+  const std::size_t spare = rules.watches() ? 2 * std::size_t{rules.max_recycling} : 0;
+  const std::vector<const pool::Worker*> workers = pool.workers();
+  const bool asked = std::ranges::any_of(workers, [](const pool::Worker* worker) {
+    return worker->ailment == pool::Ailment::kAsked;  // stop_worker: its replacement is awaited
+  });
+  return !asked && ledger.respawn && !ledger.failed && !ledger.upgrade && pool.paused() == 0 &&
+         pool.alive() >= number && pool.alive() <= number + spare && pool.modern_ready() >= number;
 }
 
 // What the next master would read: from the guard, or, while there is none, from the master.
@@ -50,20 +62,28 @@ const wire::Snapshot& Invariants::read_snapshot(const SimulatedKernel* master) {
                 "the snapshot can't be read: " + (read ? "" : read.error().message()));
   read_ = std::move(*read);
   read_at_ = at;
+  read_fresh_ = memory->fresh;
   return read_;
 }
 
 void Invariants::on_spawn(SimulatedKernel& by, const os::SpawnSpec& spec, WorkerId id,
                           const pool::Pool* pool) {
   on_act(by.process());
-  world_.expect(epochs_.insert(id.epoch.value).second, "identity",
+  forget_lost_successors(by.process());
+  world_.expect(epochs_.emplace(id.epoch.value, by.process()).second, "identity",
                 "epoch " + std::to_string(id.epoch.value) + " was used twice");
+  if (!ever_.insert(id.epoch.value).second) {
+    reused_.insert(id.epoch.value);
+  }
   for (const auto& [pid, process] : world_.processes()) {
     world_.expect(process->kind != ProcessKind::kWorker || process->dead || !process->known ||
                       process->worker.slot != id.slot,
                   "identity", "slot " + std::to_string(id.slot.value) + " has a living worker");
   }
-  world_.expect(spec.descriptors.size() == world_.plan.listeners, "ownership",
+  // A program that is intercepted gets its sockets when it binds.
+  world_.expect(spec.descriptors.size() == (world_.plan.intercept ? 0 : world_.plan.listeners) &&
+                    spec.intercept == world_.plan.intercept,
+                "ownership",
                 "a worker gets " + std::to_string(spec.descriptors.size()) + " sockets");
   for (const os::DescriptorMove& move : spec.descriptors) {
     const auto service = std::dynamic_pointer_cast<Service>(by.file(move.from));
@@ -95,6 +115,9 @@ void Invariants::on_spawn(SimulatedKernel& by, const os::SpawnSpec& spec, Worker
 void Invariants::check_pause(const SimulatedKernel& by, const pool::Pool& pool) {
   const pool::Config& config = pool.config();
   const pool::Ledger& ledger = pool.ledger();
+  if (config.hook_before_start) {
+    return;  // the pause is between the hooks, and each takes its time
+  }
   if (ledger.deaths_before_ack == 0 || ledger.burst_left > 0 ||
       !(config.max_unacked_given || config.seconds) ||
       (ledger.upgrade && !ledger.upgrade->smooth) || last_starter_ != by.process()->pid) {
@@ -129,7 +152,11 @@ void Invariants::check_order(const pool::Pool& pool, const pool::Worker& stopped
     world_.expect(worker->state != pool::WorkerState::kReady ||
                       worker->version != stopped.version || stopped.id.epoch < worker->id.epoch,
                   "oldest-first",
-                  text(stopped.id) + " is stopped before the older " + text(worker->id));
+                  text(stopped.id) + " is stopped before the older " + text(worker->id) +
+                      (worker->recycling ? ", which is being replaced" : "") + " (" +
+                      std::to_string(pool.modern_ready()) + " modern of " +
+                      std::to_string(pool.ready()) + " ready, " + std::to_string(pool.starting()) +
+                      " starting, " + std::to_string(pool.config().number) + " wanted)");
   }
 }
 
@@ -142,7 +169,10 @@ void Invariants::check_acks(const pool::Pool& pool, const std::vector<ProcessPtr
   }
   for (const ProcessPtr& process : living) {
     const pool::Worker* worker = process->known ? pool.find(process->worker) : nullptr;
-    world_.expect(worker == nullptr || !worker->acked() || process->said_up, "own-ack",
+    world_.expect(worker == nullptr || !worker->acked() || process->said_up ||
+                      (world_.plan.intercept && reused(worker->id.epoch)) ||
+                      world_.unrecorded_listeners.contains(worker->id.epoch.value),
+                  "own-ack",
                   text(process->worker) + " is taken for one that is up, and never said so");
   }
 }
@@ -166,7 +196,7 @@ void Invariants::check_in_time(const pool::Pool& pool) {
       continue;
     }
     std::optional<Duration> patience = config.signal_timeout;
-    if (!patience && worker->missed_ack) {
+    if (!patience && (worker->missed_ack || worker->condemned)) {
       patience = kKillAfterMissedAck;
     }
     if (config.drain_timeout && worker->version != ledger.version) {
@@ -230,19 +260,95 @@ void Invariants::on_signal(SimulatedKernel& by, const ProcessPtr& to, int signal
   const pool::Worker* worker = pool->find(to->worker);
   world_.expect(worker != nullptr, "no-stranger",
                 text(to->worker) + " got a signal, and the pool does not know it");
+  if (worker->condemned) {
+    return;  // it hangs, or was above a hard limit: it counts as dead
+  }
+  if (!worker->signaled.has(signal)) {
+    return;  // not what stops it: somebody has asked for that signal
+  }
   if (!worker->stopping() || !stopped_.insert(worker->id.epoch.value).second ||
       !pool->ledger().respawn || !worker->acked()) {
     return;
   }
-  check_order(*pool, *worker);
+  if (worker->last_signaled_at != world_.now() || signal == SIGKILL ||
+      pool->config().hook_before_stop) {
+    return;  // decided some time ago: it had something to do before (a hook, draining)
+  }
+  if (worker->recycling) {
+    std::size_t recycled = 0;
+    for (const pool::Worker* other : pool->workers()) {
+      recycled += other->recycling ? 1 : 0;
+    }
+    world_.expect(recycled <= pool->config().health.max_recycling, "recycling",
+                  std::to_string(recycled) + " workers are being replaced at a time");
+  } else {
+    check_order(*pool, *worker);
+  }
   const pool::Ledger& ledger = pool->ledger();
-  world_.expect(pool->ready() >= pool->config().number, "capacity",
+  world_.expect(pool->ready() + pool->paused() >= pool->config().number, "capacity",
                 text(worker->id) + " is stopped, and only " + std::to_string(pool->ready()) +
                     " of " + std::to_string(pool->config().number) + " are ready");
   if (ledger.upgrade && !ledger.upgrade->proved && worker->version != ledger.version) {
     world_.expect(pool->ready() > pool->modern_ready(), "rollback",
                   "the last ready worker of the old version is stopped");
   }
+}
+
+// Who says nothing any more is found in its time, once there was a master to hear it; and nobody
+// is taken out without a reason.
+void Invariants::check_health(const pool::Pool& pool, const std::vector<ProcessPtr>& living) {
+  const pool::HealthRules& rules = pool.config().health;
+  if (!rules.watches()) {
+    return;
+  }
+  if (!world_.faults && !calm_since_) {
+    calm_since_ = world_.now();
+  }
+  for (const ProcessPtr& process : living) {
+    const pool::Worker* worker = process->known ? pool.find(process->worker) : nullptr;
+    if (worker == nullptr) {
+      continue;
+    }
+    const bool served =
+        worker->state == pool::WorkerState::kReady && !worker->stopping() && worker->pinged_at;
+    if (rules.ping_timeout && process->stalled_at != Instant{} && served) {
+      const Instant heard =
+          std::max({*worker->pinged_at, process->stalled_at, pool.listening_since()});
+      world_.expect(world_.now() <= heard + *rules.ping_timeout + 2 * kLate, "honest",
+                    text(worker->id) + " has been silent for too long and is not taken out");
+    }
+    if (rules.request_timeout && served && !worker->busy.empty()) {
+      const Instant since = std::max(worker->busy.front().since, pool.listening_since());
+      world_.expect(world_.now() <= since + *rules.request_timeout + 2 * kLate, "honest",
+                    text(worker->id) + " has been busy for too long and is not taken out");
+    }
+    if (rules.probe.on && calm_since_) {
+      check_probed(pool, *worker, *process);
+    }
+    // Some time after the last fault everybody pings who is well.
+    world_.expect(world_.faults || worker->ailment != pool::Ailment::kSilent ||
+                      *worker->ailing_since < *calm_since_ + 2 * *rules.ping_timeout ||
+                      process->stalled_at != Instant{} || !process->said_up,
+                  "honest", text(worker->id) + " pings and was taken for silent");
+  }
+}
+
+// While there are faults probers are wrong, silent and killed. A connection is no sign of life.
+void Invariants::check_probed(const pool::Pool& pool, const pool::Worker& worker,
+                              const Process& process) {
+  const pool::ProbeRules& rules = pool.config().health.probe;
+  const Duration patience =
+      (rules.failures + 3) * (rules.interval + rules.timeout + kProbeGrace) + 2 * kLate;
+  const bool hangs = process.stalled_at != Instant{} && world_.plan.probe != "tcp";
+  if (hangs && worker.state == pool::WorkerState::kReady && !worker.stopping()) {
+    const Instant since = std::max({process.stalled_at, worker.acked_at.value_or(Instant{}),
+                                    pool.listening_since(), *calm_since_});
+    world_.expect(world_.now() <= since + patience, "honest",
+                  text(worker.id) + " answers no probe and is not taken out");
+  }
+  world_.expect(worker.ailment != pool::Ailment::kProbe || process.stalled_at != Instant{} ||
+                    *worker.ailing_since < *calm_since_ + patience,
+                "honest", text(worker.id) + " answers its probes and was taken out for them");
 }
 
 void Invariants::on_answer(std::string_view bytes, const pool::Pool* pool) {
@@ -257,14 +363,42 @@ void Invariants::on_answer(std::string_view bytes, const pool::Pool* pool) {
                 "a change was confirmed before it was written down");
 }
 
-void Invariants::before_create(const std::vector<ProcessPtr>& living) {
-  if (world_.snapshot_lossy && guard_.alive()) {
-    const wire::Snapshot& snapshot = read_snapshot(nullptr);
-    epochs_.clear();  // whoever was not written down may be counted again
-    for (const ProcessPtr& process : living) {
-      process->known = process->known && snapshot.workers.contains(process->worker.epoch);
-    }
+void Invariants::on_read(std::string_view bytes, const std::vector<ProcessPtr>& living) {
+  if (!world_.snapshot_lossy) {
+    return;
   }
+  const Result<wire::Snapshot> snapshot = wire::decode_snapshot(bytes);
+  world_.expect(snapshot.has_value(), "persisted", "a new master can't read its snapshot");
+  os::SpawnNote note;
+  if (bytes.size() >= sizeof(note)) {
+    std::memcpy(&note, bytes.data(), sizeof(note));
+  }
+  const auto written = [&snapshot, &note](const Process& process) {
+    const auto record = snapshot->workers.find(process.worker.epoch);
+    return record != snapshot->workers.end() &&
+           (record->second.pid == process.pid ||
+            (note.epoch == process.worker.epoch.value && note.pid == process.pid));
+  };
+  epochs_.clear();  // whoever was not written down may be counted again
+  for (const ProcessPtr& process : living) {
+    // The word of one that was forked may have been read already, and is lost then too.
+    process->lost = process->lost || !written(*process);
+    process->known = process->known && !process->lost;
+  }
+}
+
+// Its successor acted, and died together with the guard, before that had heard of it: what it did is
+// lost. While a guard lives this can't be, as what a dead successor has said still counts.
+void Invariants::forget_lost_successors(const ProcessPtr& master) {
+  const auto lost = [this, &master](const ProcessPtr& starter) {
+    return starter != nullptr && starter->dead && starter->born_at > master->born_at &&
+           (!guard_.alive() || guard_.born_at() > starter->born_at);
+  };
+  for (const auto& [pid, process] : world_.processes()) {
+    process->lost = process->lost || lost(process->starter);
+    process->known = process->known && !process->lost;
+  }
+  std::erase_if(epochs_, [&lost](const auto& entry) { return lost(entry.second); });
 }
 
 // What it began with is still in the guard's store: it has written a snapshot of its own since, but
@@ -305,7 +439,10 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
     const pool::Worker& was = record->second.worker;
     const pool::Worker* is = pool.find(was.id);
     world_.expect(is != nullptr, "handoff", text(was.id) + " lives, and the new master lost it");
-    world_.expect(is->version == was.version && is->spawned_at == was.spawned_at &&
+    // A zygote's fork may have come to an end while the new master was made.
+    const bool begun = is->spawned_at == was.spawned_at || was.hook != pool::Hook::kNone ||
+                       (world_.plan.preload && was.state == pool::WorkerState::kSpawning);
+    world_.expect(is->version == was.version && begun &&
                       (!was.acked() || is->acked_at == was.acked_at) &&
                       (was.signaled.bits() & ~is->signaled.bits()) == 0 &&
                       is->pinged_request_id == was.pinged_request_id &&
@@ -316,6 +453,17 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
 
 void Invariants::check_known(const pool::Pool& pool, const std::vector<ProcessPtr>& living) {
   for (const ProcessPtr& process : living) {
+    if (process->forked && !process->known && !process->lost) {
+      const pool::Worker* worker = pool.find(process->worker);
+      // Where something could not be written down an epoch may be used twice.
+      process->known = worker != nullptr && worker->state != pool::WorkerState::kSpawning &&
+                       !world_.snapshot_lossy;
+      world_.expect(process->known || world_.snapshot_lossy ||
+                        world_.now() - process->born_at < kLongestUnknown,
+                    "no-stranger",
+                    text(process->worker) + " was forked, and nobody wants to know it");
+      continue;
+    }
     world_.expect(!process->known || pool.find(process->worker) != nullptr, "no-stranger",
                   text(process->worker) + " (pid " + std::to_string(process->pid) +
                       ") lives, and the pool does not know it");
@@ -361,6 +509,8 @@ void Invariants::check_persisted(MasterProcess& master, const pool::Pool& pool) 
   world_.expect(read.config.number == pool.config().number &&
                     read.config.max_unacked == pool.config().max_unacked,
                 "persisted", "the configuration was not written down");
+  world_.expect(read.troubles.size() == pool.troubles().size(), "persisted",
+                "the slots that were paused were not written down");
   check_bounds(read);
   const std::vector<const pool::Worker*> workers = pool.workers();
   world_.expect(workers.size() == read.workers.size(), "persisted",
@@ -368,13 +518,21 @@ void Invariants::check_persisted(MasterProcess& master, const pool::Pool& pool) 
                     std::to_string(workers.size()));
   for (const pool::Worker* worker : workers) {
     const auto record = read.workers.find(worker->id.epoch);
-    world_.expect(record != read.workers.end() && record->second.pid != 0 &&
+    const bool waits = (world_.plan.preload || worker->hook != pool::Hook::kNone) &&
+                       worker->state == pool::WorkerState::kSpawning;
+    world_.expect(record != read.workers.end() && (waits || record->second.pid != 0) &&
                       record->second.worker.state == worker->state &&
                       record->second.worker.acked_at == worker->acked_at &&
                       record->second.worker.last_signaled_at == worker->last_signaled_at &&
                       record->second.worker.pinged_at == worker->pinged_at &&
                       record->second.worker.missed_ack == worker->missed_ack &&
-                      record->second.worker.status_text == worker->status_text,
+                      record->second.worker.status_text == worker->status_text &&
+                      record->second.worker.ailment == worker->ailment &&
+                      record->second.worker.recycling == worker->recycling &&
+                      record->second.worker.hook == worker->hook &&
+                      record->second.worker.examining == worker->examining &&
+                      record->second.worker.busy.size() == worker->busy.size() &&
+                      record->second.worker.requests == worker->requests,
                   "persisted", text(worker->id) + " was not written down");
   }
 }
@@ -385,7 +543,8 @@ void Invariants::check_bounds(const wire::Snapshot& snapshot) {
   if (turns_ % (kPersistedEvery * kBoundsEvery) != 0) {
     return;
   }
-  const std::size_t fresh = wire::encode_journal(snapshot).size();
+  // When it was last written anew there may have been more: answers to many clients, old workers.
+  const std::size_t fresh = std::max(wire::encode_journal(snapshot).size(), read_fresh_);
   world_.expect(snapshot.journal_bytes <= 2 * fresh + limits::kSnapshotSlackBytes + kLongestTurn,
                 "bounded",
                 "the journal has " + std::to_string(snapshot.journal_bytes) + " bytes, and " +
@@ -405,15 +564,20 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
                       std::string(name(kind)) + " open, " + std::to_string(count) + " are enough");
   };
   const int hand_off = 1;  // the pidfd of a check or a successor
+  const int stacks = static_cast<int>(limits::kMaxExaminations);
   most(FileKind::kListener, 1);
   most(FileKind::kDatagram, 1);
   most(FileKind::kStream, static_cast<int>(pool.alive()) * 2 + kMostClients);
   most(FileKind::kService, static_cast<int>(world_.plan.listeners));
-  most(FileKind::kMemory, 2);
-  most(FileKind::kPacket, 2);
+  const int zygotes = static_cast<int>(master.zygotes());
+  const int hooks = static_cast<int>(master.hooks());
+  most(FileKind::kMemory, 2 + stacks);
+  most(FileKind::kPacket, 2 + (world_.plan.capture ? 1 : 0) + (world_.plan.intercept ? 1 : 0) +
+                              (world_.plan.agent ? 1 : 0) + zygotes);
+  most(FileKind::kForm, world_.plan.intercept ? 1 : 0);
   most(FileKind::kLog, 1);
   most(FileKind::kProgram, 1);
-  most(FileKind::kPidfd, static_cast<int>(pool.alive()) + hand_off);
+  most(FileKind::kPidfd, static_cast<int>(pool.alive()) + hand_off + stacks + zygotes + hooks);
   world_.expect(kernel.open_of(FileKind::kService) == static_cast<int>(world_.plan.listeners),
                 "ownership", "the master has lost a listening socket");
   if (!guard_.has_acting_master()) {
@@ -423,12 +587,17 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
     world_.expect(guard_.stored("listen:" + std::to_string(i)) != nullptr, "ownership",
                   "the guard has lost a listening socket");
   }
-  world_.expect(
-      guard_.stored_count() <= 20 + static_cast<std::size_t>(world_.census.of(FileKind::kStream)),
-      "bounded", "the guard keeps more and more");
+  world_.expect(guard_.stored_count() <=
+                    20 + static_cast<std::size_t>(world_.census.of(FileKind::kStream) +
+                                                  world_.census.of(FileKind::kOutput) +
+                                                  world_.census.of(FileKind::kNotify) + zygotes),
+                "bounded", "the guard keeps more and more");
   const auto memory = std::dynamic_pointer_cast<Memory>(guard_.stored("snapshot"));
-  world_.expect(memory->size() < kMostSnapshotBytes + pool.alive() * kWorkerBytes, "bounded",
-                "the snapshot grows without end");
+  // A hand-off writes down what clients have not read yet.
+  const std::size_t unsent =
+      static_cast<std::size_t>(kernel.open_of(FileKind::kStream)) * kMostUnsent;
+  world_.expect(memory->size() < kMostSnapshotBytes + pool.alive() * kWorkerBytes + unsent,
+                "bounded", "the snapshot grows without end");
 }
 
 void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living,
@@ -439,11 +608,17 @@ void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>
   }
   world_.expect(pool->ledger().respawn || !world_.faults, "rights",
                 "the pool is going down, and nobody who may say so has said it");
+  forget_lost_successors(master.process());
   check_known(*pool, living);
   check_acks(*pool, living);
   check_in_time(*pool);
   check_descriptors(master, *pool);
-  if (stable(*pool)) {
+  const pool::Config& config = pool->config();
+  world_.expect(config.workers_max == 0 ||
+                    (config.number >= config.workers_min && config.number <= config.workers_max),
+                "scaled", std::to_string(config.number) + " workers are wanted");
+  check_health(*pool, living);
+  if (stable(*pool) && !pool->config().health.watches()) {
     world_.expect(!pool->next_deadline(), "quiet", "a stable pool waits for something");
   }
   if (++turns_ % kPersistedEvery == 0) {

@@ -22,14 +22,25 @@
 //                 long is rolled back
 //   canary        no more than the canaries are started before one of them was ready
 //   own-ack       nobody is up who has not said so itself
+//   recycling     no more than max_recycling workers are replaced at a time for their limits
+//   honest        who is silent, busy for too long or answers no probe is taken out in time, and
+//                 nobody else; a probe asks the worker that it is about
 //   rights        nobody stops the pool who may not
+//   hooked        no worker is started before its hook has ended well (Hooks)
+//   scaled        the number stays in the range of --workers
 //   quiet         a stable pool waits for nothing
-//   reaped-once   nobody stays a zombie while there is a master; nobody is reaped twice (World)
+//   groups        a worker joins groups that are there; they go with the last who is in them
+//   output        a living worker's output can always be read by somebody (Simulation)
+//   reaped-once   nobody stays a zombie while there is a master; nobody is reaped twice (World), nor
+//                 before a master was told (GuardProcess)
 //
 // Elsewhere:
 //   answered-once  every request is answered once, and readably (Clients)
+//   numbered       the event stream has no gaps, and one number is one event (Subscribers)
 //   no-spinning, startup, ledger  a master does not turn without end, comes up, and closes what it
 //                  had (MasterProcess)
+//   manager       the service manager is told what it understands, that a settled pool is ready, and
+//                 its watchdog is fed (GuardProcess, blows.cpp)
 //   settles, stops, ledger  the end of a life (blows.cpp)
 #pragma once
 
@@ -57,10 +68,12 @@ class Invariants {
                 const pool::Pool* pool);
   void on_signal(SimulatedKernel& by, const ProcessPtr& to, int signal, bool by_pidfd,
                  const pool::Pool* pool);
+  // It was given twice, as the first time could not be written down.
+  [[nodiscard]] bool reused(Epoch epoch) const { return reused_.contains(epoch.value); }
   // An answer goes out.
   void on_answer(std::string_view bytes, const pool::Pool* pool);
-  // A master is about to read the snapshot.
-  void before_create(const std::vector<ProcessPtr>& living);
+  // A new master reads this snapshot.
+  void on_read(std::string_view bytes, const std::vector<ProcessPtr>& living);
   void after_create(MasterProcess& master, const std::vector<ProcessPtr>& living);
   // A turn is over.
   void after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living, bool acting);
@@ -72,9 +85,12 @@ class Invariants {
   void check_order(const pool::Pool& pool, const pool::Worker& stopped);
   void check_acks(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
   void check_in_time(const pool::Pool& pool);
+  void check_health(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
+  void check_probed(const pool::Pool& pool, const pool::Worker& worker, const Process& process);
   void expect_in_time(std::uint64_t key, std::optional<Instant> due, const std::string& what);
   void on_act(const ProcessPtr& by);
   void check_bounds(const wire::Snapshot& snapshot);
+  void forget_lost_successors(const ProcessPtr& master);
   void check_known(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
   void check_persisted(MasterProcess& master, const pool::Pool& pool);
   void check_descriptors(MasterProcess& master, const pool::Pool& pool);
@@ -82,7 +98,9 @@ class Invariants {
 
   World& world_;
   GuardProcess& guard_;
-  std::set<std::uint64_t> epochs_;
+  std::map<std::uint64_t, ProcessPtr> epochs_;  // each with the master that used it
+  std::set<std::uint64_t> ever_;
+  std::set<std::uint64_t> reused_;
   std::set<std::uint64_t> stopped_;  // epochs whose stop signal was looked at
   std::uint64_t turns_ = 0;
   Pid last_starter_ = 0;  // the master that tried to start a worker last, and when
@@ -93,7 +111,9 @@ class Invariants {
   // The last snapshot that was read, and where: reading takes long.
   wire::Snapshot read_;
   std::pair<std::uint64_t, std::uint64_t> read_at_;
+  std::size_t read_fresh_ = 0;  // what it had when it was written anew
   std::size_t most_workers_ = 0;
+  std::optional<Instant> calm_since_;  // the end of all faults, as far as it was seen
   ProcessPtr actor_;
   std::vector<std::pair<ProcessPtr, ProcessPtr>> relieved_;  // who acted, and who acts since
 };

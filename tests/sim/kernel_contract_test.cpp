@@ -85,6 +85,7 @@ class SimulatedWorld final : public World, public sim::Host {
   }
   void on_master_signals(sim::SimulatedKernel& /*by*/, const sim::ProcessPtr& /*to*/,
                          int /*signal*/, bool /*by_pidfd*/) override {}
+  void on_master_reads(std::string_view /*snapshot*/) override {}
   void on_master_writes(sim::SimulatedKernel& /*by*/, std::string_view /*bytes*/) override {}
   void on_strike(sim::SimulatedKernel& /*at*/) override {}
   Result<std::string> deploy() override { return std::string("/"); }

@@ -36,6 +36,8 @@ class MasterProcess {
   [[nodiscard]] const pool::Pool* pool() const {
     return master_ && !gone() ? &master_->pool() : nullptr;
   }
+  [[nodiscard]] std::size_t hooks() const { return master_ ? master_->hooks() : 0; }
+  [[nodiscard]] std::size_t zygotes() const { return master_ && !gone() ? master_->zygotes() : 0; }
   [[nodiscard]] std::uint64_t turns() const { return turns_; }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/ids.h"
@@ -23,8 +24,10 @@ enum class Behaviour {
   kDrain,  // takes minutes to stop
   kFork,   // leaves a child behind and exits
   kLeak,   // takes more and more memory, until the machine ends it
+  kStall,  // serves and pings, and then does neither, nor does it hear its stop signal
+  kSlow,   // begins a request and never ends it
 };
-inline constexpr std::size_t kBehaviours = 10;
+inline constexpr std::size_t kPlainBehaviours = 10;  // in lives that watch nobody
 
 // What happens to a pool from outside.
 enum class Blow {
@@ -46,14 +49,19 @@ enum class Blow {
   kKillGuard,      // kill -9 of the guard, between two calls
   kStrikeGuard,    // kill -9 of the guard at one of its next calls
   kNewProgram,     // another version of Einhorn is installed
+  kSubscribe,      // a client of the event stream
+  kLoad,           // so many connections wait from now on; only in lives that scale
 };
-inline constexpr std::size_t kBlows = 18;
+inline constexpr std::size_t kBlows = 20;
 
 struct Plan {
   pool::Config config;
   std::uint32_t listeners = 1;
   bool command_as_fd = false;
   bool log_json = false;
+  bool capture = false;
+  bool agent = false;
+  bool cgroups = false;
   Duration chaos{};                   // how long faults come
   Duration pause{};                   // about so long between two blows
   std::vector<Blow> blows;            // those of this life, some more than once
@@ -67,9 +75,15 @@ struct Plan {
   bool torn_writes = false;           // a killed master may leave half an entry
   bool bad_checks = false;            // a new master may fail to come up
   std::size_t packets = 1000;         // room between guard and master
+  unsigned hooks = 0;                 // a bit each, in the order of pool::kHooks
+  bool preload = false;               // workers are forked by zygotes
+  bool intercept = false;             // a supervisor answers what workers bind
+  std::string probe;                  // "http", "tcp", "command"; "": nobody is probed
   Pid last_pid = 32768;               // pids start anew behind this one
 };
 
 [[nodiscard]] Plan make_plan(Random& random);
+// Probes, and workers for them to find. By the seed alone: other lives stay what they are.
+void add_probes(Plan& plan, std::uint64_t seed);
 
 }  // namespace einhorn::sim

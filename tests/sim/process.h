@@ -12,7 +12,19 @@
 
 namespace einhorn::sim {
 
-enum class ProcessKind { kGuard, kMaster, kCheck, kWorker, kHelper, kClient };
+enum class ProcessKind {
+  kGuard,
+  kMaster,
+  kCheck,
+  kWorker,
+  kHelper,
+  kReader,
+  kClient,
+  kZygote,
+  kProber,
+  kSupervisor,
+  kHook
+};
 
 struct Process {
   Pid pid = 0;
@@ -27,9 +39,13 @@ struct Process {
   Instant died_at;
   // Of a worker:
   WorkerId worker;
+  std::shared_ptr<Process> starter;  // the master that started it
   bool known = true;        // false: the spawn could not be written down, so nobody has to know it
+  bool lost = false;        // nobody will ever know it: what was written of it is lost
+  bool forked = false;      // by a zygote: known when its word has been read
   bool said_up = false;     // it has ACKed itself
   std::uint64_t grows = 0;  // bytes a second that it leaks
+  Instant stalled_at;       // since when it says nothing; 0: it does not stall
 };
 using ProcessPtr = std::shared_ptr<Process>;
 

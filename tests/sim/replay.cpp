@@ -90,6 +90,9 @@ bool survey(std::uint64_t from, std::uint64_t lives) {
     announce(seed);
     const Outcome outcome = simulate(seed, nullptr);
     if (!outcome.held) {
+      std::printf("seed %llu: %s does not hold: %s\n", static_cast<unsigned long long>(seed),
+                  outcome.invariant.c_str(), outcome.what.c_str());
+      std::fflush(stdout);
       auto& entry = found[outcome.invariant];
       ++entry.first;
       entry.second += "  " + std::to_string(seed) + " (" + std::to_string(outcome.lines) +

@@ -40,6 +40,7 @@ void SimulatedKernel::die() {
 }
 
 void SimulatedKernel::step() {
+  ++steps_;
   if (strike_in_ > 0 && --strike_in_ == 0) {
     host_.on_strike(*this);
     throw Killed{};
@@ -107,7 +108,9 @@ std::string SimulatedKernel::describe(FileKind kind) const {
 FilePtr SimulatedKernel::newest(FileKind kind) const {
   FilePtr found;
   for (const auto& [fd, open] : files_) {
-    if (open->kind() == kind && (found == nullptr || found->number() < open->number())) {
+    const auto memory = std::dynamic_pointer_cast<Memory>(open);
+    if (open->kind() == kind && (memory == nullptr || memory->snapshot) &&
+        (found == nullptr || found->number() < open->number())) {
       found = open;
     }
   }
@@ -126,7 +129,9 @@ std::size_t SimulatedKernel::wait(std::span<os::Ready> ready, std::optional<Inst
   } else if (!anything_ready() && (!deadline || world_.now() < *deadline)) {
     throw Park{deadline};
   }
+  check_spinning();
   step();
+  steps_at_wait_ = steps_;
   // As epoll does, everybody gets a turn: begin somewhere else each time.
   const auto from = static_cast<int>(world_.random.below(64));
   std::vector<std::pair<int, Watch>> order(watches_.lower_bound(from), watches_.end());
@@ -140,6 +145,17 @@ std::size_t SimulatedKernel::wait(std::span<os::Ready> ready, std::optional<Inst
     }
   }
   return count;
+}
+
+// Time comes, and the master does nothing about it.
+void SimulatedKernel::check_spinning() {
+  constexpr int kMostIdleWaits = 50;
+  const bool idle = steps_ == steps_at_wait_ && !anything_ready() &&
+                    world_.now() - waited_at_ < std::chrono::milliseconds{10};
+  waited_at_ = world_.now();
+  idle_waits_ = idle ? idle_waits_ + 1 : 0;
+  world_.expect(idle_waits_ < kMostIdleWaits, "no-spinning",
+                "master " + std::to_string(self_->pid) + " wakes up again and again for nothing");
 }
 
 Status SimulatedKernel::watch(int fd, std::uint64_t token, os::Interest interest) {
@@ -183,6 +199,9 @@ os::Transfer SimulatedKernel::read(int fd, std::span<char> into) {
   }
   step();
   act("read");
+  if (const auto output = std::dynamic_pointer_cast<OutputEnd>(file(fd))) {
+    return {output->readable() ? Kind::kClosed : Kind::kWouldBlock, 0};
+  }
   const auto stream = get<Stream>(fd, "read");
   std::size_t most = into.size();
   if (world_.faults && world_.random.chance(world_.plan.short_transfers)) {
@@ -239,6 +258,7 @@ os::Message SimulatedKernel::receive(int socket) {
   Packet packet;
   message.kind = end->receive(packet);
   message.text = std::move(packet.text);
+  message.sender = packet.sender;
   if (message.kind == Kind::kClosed || message.text.starts_with("X_EINHORN_THAW")) {
     frozen_ = false;
   }
@@ -249,12 +269,44 @@ os::Message SimulatedKernel::receive(int socket) {
   return message;
 }
 
+os::Message SimulatedKernel::peek(int socket) {
+  os::Message message;
+  message.kind = Kind::kWouldBlock;
+  if (dead_) {
+    return message;
+  }
+  step();
+  act("peek");
+  const auto end = get<PacketEnd>(socket, "peek");
+  if (const Packet* next = end->next()) {
+    message.kind = Kind::kDone;
+    message.text = next->text;
+    message.sender = next->sender;
+  } else if (end->readable()) {
+    message.kind = Kind::kClosed;
+  }
+  return message;
+}
+
+Status SimulatedKernel::ask_for_senders(int socket) {
+  if (!dead_) {
+    step();
+    get<PacketEnd>(socket, "ask_for_senders");
+  }
+  return Ok{};
+}
+
+std::optional<os::MemoryShares> SimulatedKernel::shares_of(Pid pid) {
+  const std::optional<os::MemoryUse> use = memory_of(pid);
+  return use ? std::optional(os::MemoryShares{use->resident_bytes, 0}) : std::nullopt;
+}
+
 os::Transfer SimulatedKernel::send(int socket, std::string_view text, std::span<const int> fds) {
   if (dead_) {
     return {Kind::kWouldBlock, 0};
   }
   step();
-  Packet packet{std::string(text), {}};
+  Packet packet{std::string(text), {}, {self_->pid, 0, 0}};
   for (const int fd : fds) {
     packet.files.push_back(get<File>(fd, "send"));
   }
@@ -283,6 +335,78 @@ Result<std::pair<int, int>> SimulatedKernel::socket_pair() {
   auto [one, other] = PacketEnd::pair(world_.census, world_.plan.packets);
   const int first = adopt(std::move(one));
   return std::pair(first, adopt(std::move(other)));
+}
+
+// Port 80 is the first service, and so on.
+Result<std::vector<os::OpenedListener>> SimulatedKernel::open_listeners(const os::BindSpec& spec,
+                                                                        int backlog) {
+  static_cast<void>(backlog);
+  if (dead_) {
+    return Error{EIO, "bind " + spec.text, ""};
+  }
+  step();
+  if (world_.no_descriptors) {
+    return Error{EMFILE, "bind " + spec.text, ""};
+  }
+  const int fd = adopt(std::make_shared<Service>(world_.census, spec.port - 80U));
+  return std::vector<os::OpenedListener>{{fd, spec.text, spec.port, 0, 0}};
+}
+
+Status SimulatedKernel::make_cgroup(const std::string& directory,
+                                    const os::CgroupFiles& /*files*/) {
+  if (dead_) {
+    return Ok{};
+  }
+  step();
+  if (world_.no_descriptors) {
+    return Error{EMFILE, "write to " + directory, ""};
+  }
+  world_.groups.try_emplace(directory, 0);
+  step();
+  return Ok{};
+}
+
+// Like the kernel: neither with processes nor with groups beneath.
+bool SimulatedKernel::remove_cgroup(const std::string& directory) {
+  if (dead_) {
+    return false;
+  }
+  step();
+  const auto found = world_.groups.find(directory);
+  if (found == world_.groups.end()) {
+    return true;
+  }
+  const auto next = std::next(found);
+  if (found->second > 0 ||
+      (next != world_.groups.end() && next->first.starts_with(directory + "/"))) {
+    return false;
+  }
+  world_.groups.erase(found);
+  return true;
+}
+
+std::vector<std::string> SimulatedKernel::list_cgroups(const std::string& directory) {
+  std::vector<std::string> names;
+  for (const auto& [path, members] : world_.groups) {
+    if (path.starts_with(directory + "/")) {
+      names.push_back(path.substr(directory.size() + 1));
+    }
+  }
+  return names;
+}
+
+Result<std::pair<int, int>> SimulatedKernel::pipe() {
+  if (dead_) {
+    return Error{EMFILE, "pipe2", ""};
+  }
+  step();
+  if (world_.no_descriptors) {
+    return Error{EMFILE, "pipe2", ""};
+  }
+  auto ends = std::make_shared<OutputEnd::Ends>();
+  const int reader = adopt(std::make_shared<OutputEnd>(world_.census, ends, false));
+  const int writer = adopt(std::make_shared<OutputEnd>(world_.census, ends, true));
+  return std::pair(reader, writer);
 }
 
 // Called by destructors too, so nothing is thrown but where a turn ends.
@@ -357,7 +481,9 @@ Result<int> SimulatedKernel::create_memory(const char* name) {
     world_.lose_snapshot();
     return Error{ENFILE, std::string("memfd_create ") + name, ""};
   }
-  const int fd = adopt(std::make_shared<Memory>(world_.census));
+  auto memory = std::make_shared<Memory>(world_.census);
+  memory->snapshot = std::string_view(name) == "einhorn-snapshot";
+  const int fd = adopt(std::move(memory));
   step();
   return fd;
 }
@@ -385,6 +511,7 @@ Status SimulatedKernel::write_at(int fd, std::uint64_t offset, std::string_view 
   memory->write(offset, bytes);
   if (offset == Memory::kPage) {
     memory->written_after = world_.snapshots_lost;  // a whole snapshot
+    memory->fresh = bytes.size();
   }
   step();
   return Ok{};
@@ -400,7 +527,11 @@ Result<std::string> SimulatedKernel::read_all(int fd) {
   if (memory == nullptr) {
     return Error{EBADF, "fstat of memory file", ""};
   }
-  return memory->content();
+  std::string content = memory->content();
+  if (memory->snapshot) {
+    host_.on_master_reads(content);
+  }
+  return content;
 }
 
 Result<os::SpawnNote*> SimulatedKernel::map_note(int fd) {
@@ -503,6 +634,55 @@ std::optional<os::MemoryUse> SimulatedKernel::memory_of(Pid pid) {
   }
   const auto lived = static_cast<std::uint64_t>(to_seconds(world_.now() - process->born_at));
   return os::MemoryUse{(std::uint64_t{1} << 20U) + lived * process->grows};
+}
+
+// Workers are as busy as connections wait.
+std::optional<Duration> SimulatedKernel::cpu_time_of(Pid pid) {
+  const ProcessPtr process = world_.find(pid);
+  if (process == nullptr) {
+    return std::nullopt;
+  }
+  const Duration lived = world_.now() - process->born_at;
+  return world_.queued > 0 ? lived : lived / 100;
+}
+
+std::optional<os::AcceptQueue> SimulatedKernel::accept_queue(int listener) {
+  const FilePtr open = file(listener);
+  if (const auto command = std::dynamic_pointer_cast<Listener>(open)) {
+    return os::AcceptQueue{static_cast<std::uint32_t>(command->waiting.size()), Listener::kBacklog};
+  }
+  if (std::dynamic_pointer_cast<Service>(open) != nullptr) {
+    return os::AcceptQueue{world_.queued, Listener::kBacklog};
+  }
+  return std::nullopt;
+}
+
+// Some things can't be read, as by somebody who may not.
+std::optional<os::Measured> SimulatedKernel::measure(Pid pid, const os::Wanted& wanted) {
+  const ProcessPtr process = world_.find(pid);
+  if (process == nullptr || process->dead) {
+    return std::nullopt;
+  }
+  step();
+  const std::uint64_t resident = memory_of(pid)->resident_bytes;
+  const double lived = to_seconds(world_.now() - process->born_at);
+  os::Measured measured;
+  if (wanted.resident) {
+    measured.resident_bytes = resident;
+  }
+  if (wanted.proportional) {
+    measured.proportional_bytes = resident / 2;
+  }
+  if (wanted.cpu) {
+    measured.cpu = from_seconds(lived * (process->grows > 0 ? 0.9 : 0.05));
+  }
+  if (wanted.threads) {
+    measured.threads = 1;
+  }
+  if (wanted.descriptors && process->kind == ProcessKind::kWorker) {
+    measured.descriptors = 8;
+  }
+  return measured;
 }
 
 std::optional<int> SimulatedKernel::own_program_unless(Pid pid) {

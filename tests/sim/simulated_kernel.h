@@ -51,6 +51,8 @@ class Host {
                                  bool by_pidfd) = 0;
   // The master answers a client.
   virtual void on_master_writes(SimulatedKernel& by, std::string_view bytes) = 0;
+  // The master reads the snapshot that it was given.
+  virtual void on_master_reads(std::string_view snapshot) = 0;
   // The master has to die here and now, killed or by an abort of its own.
   virtual void on_strike(SimulatedKernel& at) = 0;
   // Runs the machine until something is ready for that kernel, it is dead, or the deadline has
@@ -73,7 +75,7 @@ class SimulatedKernel final : public os::Kernel {
   [[nodiscard]] int open_of(FileKind kind) const;
   // Which ones, for people.
   [[nodiscard]] std::string describe(FileKind kind) const;
-  // The one of that kind that was made last; null: none is open.
+  // The one of that kind that was made last; null: none is open. Of memories, only snapshots.
   [[nodiscard]] FilePtr newest(FileKind kind) const;
   [[nodiscard]] std::size_t open() const { return files_.size(); }
   void set_creating(bool creating) { creating_ = creating; }
@@ -100,8 +102,11 @@ class SimulatedKernel final : public os::Kernel {
   os::Transfer read(int fd, std::span<char> into) override;
   os::Transfer write(int fd, std::string_view bytes) override;
   os::Message receive(int socket) override;
+  os::Message peek(int socket) override;
+  Status ask_for_senders(int socket) override;
   os::Transfer send(int socket, std::string_view text, std::span<const int> fds) override;
   Result<std::pair<int, int>> socket_pair() override;
+  Result<std::pair<int, int>> pipe() override;
   void close(int fd) override;
   Result<int> raise(int fd, int least) override;
   os::Transfer write_line(int fd, std::string_view line) override;
@@ -122,8 +127,22 @@ class SimulatedKernel final : public os::Kernel {
   Pid own_parent() override { return self_->parent; }
   std::uint32_t own_uid() override { return 0; }
   std::optional<os::MemoryUse> memory_of(Pid pid) override;
+  std::optional<os::MemoryShares> shares_of(Pid pid) override;
+  Result<std::string> own_program_directory() override { return std::string("/usr/bin"); }
+  std::optional<Duration> cpu_time_of(Pid pid) override;
+  std::optional<os::AcceptQueue> accept_queue(int listener) override;
+  Status make_cgroup(const std::string& directory, const os::CgroupFiles& files) override;
+  bool remove_cgroup(const std::string& directory) override;
+  std::vector<std::string> list_cgroups(const std::string& directory) override;
+  std::optional<std::uint64_t> oom_kills(const std::string& /*directory*/) override { return 0; }
+  std::optional<os::Measured> measure(Pid pid, const os::Wanted& wanted) override;
   std::optional<int> own_program_unless(Pid pid) override;
   Status set_nice(int /*level*/) override { return Ok{}; }
+  Status set_affinity(Pid /*pid*/, const std::vector<std::uint32_t>& /*cpus*/) override {
+    return Ok{};
+  }
+  Result<std::vector<os::OpenedListener>> open_listeners(const os::BindSpec& spec,
+                                                         int backlog) override;
   Result<std::optional<os::SocketMade>> remake_socket(const std::string& path, bool listening,
                                                       std::uint32_t mode,
                                                       const std::string& group) override;
@@ -139,7 +158,8 @@ class SimulatedKernel final : public os::Kernel {
     os::Interest interest;
   };
 
-  void step();                 // maybe the last one
+  void step();  // maybe the last one
+  void check_spinning();
   void act(const char* verb);  // what a frozen master must not
   template <typename T>
   std::shared_ptr<T> get(int fd, const char* verb);
@@ -152,6 +172,10 @@ class SimulatedKernel final : public os::Kernel {
   std::map<int, Watch> watches_;
   std::vector<std::pair<os::SpawnNote*, std::shared_ptr<Memory>>> mapped_;
   std::uint64_t strike_in_ = 0;  // 0: not planned
+  std::uint64_t steps_ = 0;
+  std::uint64_t steps_at_wait_ = 0;
+  Instant waited_at_;
+  int idle_waits_ = 0;  // in a row, with nothing ready and nothing done since the one before
   bool creating_ = false;
   bool leaving_ = false;
   bool dead_ = false;

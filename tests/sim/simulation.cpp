@@ -17,6 +17,8 @@ using std::chrono::milliseconds;
 constexpr std::uint64_t kMostChaos = 40'000;  // lines of the trace
 constexpr std::size_t kMostWorkers = 400;
 
+constexpr const char* kPoolGroup = "/cgroup/memory/einhorn";
+
 wire::Snapshot first_snapshot(const Plan& plan) {
   wire::Snapshot snapshot;
   wire::Settings& settings = snapshot.settings;
@@ -29,13 +31,47 @@ wire::Snapshot first_snapshot(const Plan& plan) {
   settings.current_directory = "/";
   settings.start_environment = {"PATH=/usr/bin"};
   settings.log_json = plan.log_json;
+  settings.capture = plan.capture;
+  if (plan.intercept) {
+    settings.intercept = wire::Interception::kSeccomp;
+    // Not drawn, so that other lives stay what they are.
+    settings.intercept_drain = std::chrono::seconds{plan.config.canary * 2};
+  }
+  settings.agent = plan.agent ? "127.0.0.1:9100" : "";
+  if (plan.cgroups) {
+    settings.cgroup_memory = 1;
+    settings.cgroup_places = {"memory 1 " + std::string(kPoolGroup)};
+  }
   settings.command_socket_as_fd = plan.command_as_fd;
+  if (plan.probe == "command") {
+    settings.probe_command = "check {index} {pid}";
+  } else if (!plan.probe.empty()) {
+    settings.probe = plan.probe == "tcp" ? "tcp" : "http://{addr}/health";
+    settings.probe_address = "127.0.0.1:{9100+index}";
+  }
   snapshot.config = plan.config;
+  settings.hook_timeout = std::chrono::seconds{8};
+  settings.hook_upgrade_timeout = std::chrono::seconds{15};
+  if (plan.hooks != 0) {
+    settings.hooks.resize(pool::kHooks.size() + 1);
+    for (std::size_t i = 0; i < pool::kHooks.size(); ++i) {
+      if ((plan.hooks >> i & 1U) != 0) {
+        settings.hooks[i + 1] = {"hook"};
+      }
+    }
+  }
   wire::Program program;
   program.directory = "/releases/0";
   program.path = "/usr/bin/server";
   program.arguments = {"/usr/bin/server"};
   program.environment = {"PATH=/usr/bin"};
+  if (plan.preload) {
+    settings.preload = "app.py";
+    settings.preload_timeout = std::chrono::seconds{30};
+    settings.command_socket_as_fd = false;
+    program.zygote = "/usr/bin/python3";
+    program.zygote_arguments = {"python3", "/usr/share/einhorn/preload/preload.py", "app.py"};
+  }
   snapshot.programs[Version{0}] = program;
   for (std::uint32_t i = 0; i < plan.listeners; ++i) {
     wire::ListenerRecord& listener = snapshot.listeners[i];
@@ -53,7 +89,13 @@ Simulation::Simulation(std::uint64_t seed, std::FILE* out)
       command_(std::make_shared<Listener>(world_.census)),
       notify_(std::make_shared<DatagramSocket>(world_.census)),
       workers_(world_, command_, notify_),
+      zygotes_(world_, workers_),
+      readers_(world_),
+      supervisors_(world_),
+      probers_(world_),
+      hooks_(world_),
       clients_(world_, workers_),
+      subscribers_(world_, workers_),
       guard_(world_, [this](const ProcessPtr& process,
                             FilePtr control) { start_master(process, std::move(control), false); }),
       new_guard_(world_, workers_, guard_),
@@ -71,8 +113,13 @@ void Simulation::set_up() {
   world_.on_signal = [this](const ProcessPtr& to, int signal) {
     if (to->kind == ProcessKind::kWorker || to->kind == ProcessKind::kHelper) {
       workers_.on_signal(to, signal);
+    } else if (to->kind == ProcessKind::kHook) {
+      hooks_.on_signal(to, signal);
     }
   };
+  if (world_.plan.cgroups) {
+    world_.groups[kPoolGroup] = 0;
+  }
   auto snapshot = std::make_shared<Memory>(world_.census);
   snapshot->write(Memory::kPage, wire::encode_journal(first_snapshot(world_.plan)));
   GuardProcess::Kept kept = {
@@ -90,10 +137,16 @@ void Simulation::on_ended(const ProcessPtr& process) {
     }
   }
   workers_.forget(process);
+  zygotes_.forget(process);
+  readers_.forget(process);
+  supervisors_.forget(process);
+  probers_.forget(process);
+  hooks_.forget(process);
   new_guard_.on_ended(process);
   if (process->kind != ProcessKind::kGuard && process->kind != ProcessKind::kMaster) {
     return;
   }
+  note_lost_successor(process);
   // A successor that hangs does not count: with guard and master dead nobody has the snapshot.
   const bool mastered =
       std::ranges::any_of(masters_, [](const auto& master) { return !master->process()->dead; });
@@ -109,6 +162,21 @@ void Simulation::on_ended(const ProcessPtr& process) {
         master->kernel().strike_in(0);  // with the guard dead that would mostly be the end of all
       }
     }
+  }
+}
+
+// Guard and successor have died together, and an older master goes on.
+void Simulation::note_lost_successor(const ProcessPtr& dead) {
+  constexpr Duration kTogether = milliseconds{50};
+  if (dead->kind == ProcessKind::kMaster) {
+    const bool older = std::ranges::any_of(masters_, [&dead](const auto& master) {
+      return master->created() && !master->process()->dead &&
+             master->process()->born_at < dead->born_at;
+    });
+    successor_died_at_ = older ? world_.now() : successor_died_at_;
+    world_.successors_lost += older && !guard_.alive() ? 1 : 0;
+  } else if (successor_died_at_ && world_.now() - *successor_died_at_ < kTogether) {
+    ++world_.successors_lost;
   }
 }
 
@@ -181,17 +249,42 @@ void Simulation::turn(MasterProcess& master) {
   const std::uint64_t before = master.turns();
   master.turn();
   if (master.gone()) {
-    after_kill();
+    if (!handed_on(master)) {
+      clients_.on_master_killed();
+    }
+    subscribers_.on_master_killed();
   } else if (master.turns() != before) {
     invariants_.after_turn(master, workers_.living(), acting() == &master);
+    if (world_.plan.capture && master.pool() != nullptr) {
+      const ProcessPtr unheard = workers_.unheard();
+      world_.expect(unheard == nullptr || unnumbered_ || invariants_.reused(unheard->worker.epoch),
+                    "output",
+                    "the next line of worker " + std::to_string(unheard ? unheard->pid : 0) +
+                        " ends it: nobody has the pipe");
+    }
   }
   poke();
 }
 
+// It has left because its successor acts, which has got all that this one had read.
+bool Simulation::handed_on(const MasterProcess& master) const {
+  constexpr int kExited = 1;
+  const ProcessPtr& process = master.process();
+  return process->ended.code == kExited && process->ended.status == 0 &&
+         std::ranges::any_of(masters_, [&process](const auto& other) {
+           return other->created() && !other->gone() &&
+                  other->process()->born_at > process->born_at;
+         });
+}
+
 void Simulation::poke() {
   guard_.poke();
+  zygotes_.poke();
   new_guard_.poke();
   clients_.poke();
+  readers_.poke();
+  supervisors_.poke();
+  probers_.poke();
 }
 
 void Simulation::forget_dead_masters() {
@@ -259,7 +352,6 @@ void Simulation::create_master(const ProcessPtr& process) {
       std::find_if(masters_.begin(), masters_.end(),
                    [&process](const auto& candidate) { return candidate->process() == process; });
   MasterProcess* const master = found->get();  // others may be started while it is created
-  invariants_.before_create(workers_.living());
   master->create();
   if (master->created()) {
     invariants_.after_create(*master, workers_.living());
@@ -280,7 +372,10 @@ void Simulation::kill(MasterProcess& master, os::Ended how) {
   after_kill();
 }
 
-void Simulation::after_kill() { clients_.on_master_killed(); }
+void Simulation::after_kill() {
+  clients_.on_master_killed();
+  subscribers_.on_master_killed();
+}
 
 // --- Host: programs
 // -------------------------------------------------------------------------------
@@ -316,13 +411,63 @@ Result<os::Spawned> Simulation::start_program(SimulatedKernel& by, const os::Spa
       return start_beside(by, spec);
     }
   }
+  if (Zygotes::is_one(spec)) {
+    return zygotes_.start(by, spec);
+  }
+  if (Readers::is_reader(spec)) {
+    return readers_.start(by, spec);
+  }
+  if (Supervisors::is_one(spec)) {
+    return supervisors_.start(by, spec);
+  }
+  if (Probers::is_prober(spec)) {
+    return probers_.start(by, spec);
+  }
+  if (spec.program.ends_with("/eu-stack")) {
+    return start_tool(by, spec);
+  }
+  if (Hooks::is_one(spec)) {
+    return hooks_.start(by, spec);
+  }
   ++workers_started_;
   const WorkerId id = worker_of(by, spec);
+  if (world_.plan.config.hook_before_start) {
+    hooks_.on_worker_started(id.slot);
+  }
   const MasterProcess* master = of(by);
   invariants_.on_spawn(by, spec, id, master->pool());
   Result<os::Spawned> spawned = workers_.start(by, spec, id);
   if (spawned && id.epoch.value >= std::uint64_t{1} << 60U) {
+    unnumbered_ = true;
     world_.find(spawned->pid)->known = false;
+  }
+  return spawned;
+}
+
+// What takes the stack of a worker that hangs: quick, slow, failing, hanging.
+Result<os::Spawned> Simulation::start_tool(SimulatedKernel& by, const os::SpawnSpec& spec) {
+  if (world_.no_processes && world_.random.chance(500)) {
+    return Error{EAGAIN, "spawn " + spec.program, ""};
+  }
+  const ProcessPtr process = world_.start_process(ProcessKind::kHelper, by.own_parent());
+  world_.note("process", std::to_string(process->pid) + " is " + spec.program);
+  os::Spawned spawned;
+  spawned.pid = process->pid;
+  spawned.pidfd = by.adopt(std::make_shared<Pidfd>(world_.census, process));
+  if (world_.faults && world_.random.chance(50)) {
+    spawned.failed = Error{ENOENT, "exec " + spec.program, ""};
+    world_.end(process, {1, 127});
+    return spawned;
+  }
+  if (const auto memory = std::dynamic_pointer_cast<Memory>(by.file(spec.descriptors.at(0).from))) {
+    memory->write(0, "#0  0x00007f0 read\n#1  0x00005 main\n");
+  }
+  if (!world_.faults || world_.random.chance(800)) {
+    world_.after(world_.random.skewed(milliseconds{5}, milliseconds{4000}), [this, process] {
+      if (!process->dead) {
+        world_.end(process, {1, world_.random.chance(200) ? 1 : 0});
+      }
+    });
   }
   return spawned;
 }
@@ -370,12 +515,16 @@ void Simulation::on_master_writes(SimulatedKernel& by, std::string_view bytes) {
   invariants_.on_answer(bytes, of(by)->pool());
 }
 
+void Simulation::on_master_reads(std::string_view snapshot) {
+  invariants_.on_read(snapshot, workers_.living());
+}
+
 void Simulation::finish(Outcome& outcome) const {
   outcome.hash = world_.trace.hash();
   outcome.lines = world_.trace.lines();
   outcome.last = world_.trace.last();
   outcome.masters = masters_started_;
-  outcome.workers = workers_started_;
+  outcome.workers = workers_started_ + zygotes_.forked();
   outcome.lived = world_.now() - Instant{Duration{1'000'000'000'000}};
 }
 

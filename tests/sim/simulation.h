@@ -14,11 +14,17 @@
 
 #include "sim/clients.h"
 #include "sim/guard_process.h"
+#include "sim/hooks.h"
 #include "sim/invariants.h"
 #include "sim/master_process.h"
 #include "sim/new_guard.h"
+#include "sim/probers.h"
+#include "sim/readers.h"
+#include "sim/subscribers.h"
+#include "sim/supervisors.h"
 #include "sim/workers.h"
 #include "sim/world.h"
+#include "sim/zygotes.h"
 
 namespace einhorn::sim {
 
@@ -52,6 +58,7 @@ class Simulation final : public Host {
   void on_master_signals(SimulatedKernel& by, const ProcessPtr& to, int signal,
                          bool by_pidfd) override;
   void on_master_writes(SimulatedKernel& by, std::string_view bytes) override;
+  void on_master_reads(std::string_view snapshot) override;
   void on_strike(SimulatedKernel& at) override;
   void run_until_ready(SimulatedKernel& kernel, std::optional<Instant> deadline) override;
   Result<std::string> deploy() override { return workers_.deploy(); }
@@ -72,13 +79,16 @@ class Simulation final : public Host {
   bool step(Instant until);
   void run_until(Instant until);
   void turn(MasterProcess& master);
+  [[nodiscard]] bool handed_on(const MasterProcess& master) const;
   void poke();
   void start_master(const ProcessPtr& process, FilePtr control, bool successor);
   void create_master(const ProcessPtr& process);
   Result<os::Spawned> start_beside(SimulatedKernel& by, const os::SpawnSpec& spec);
+  Result<os::Spawned> start_tool(SimulatedKernel& by, const os::SpawnSpec& spec);
   WorkerId worker_of(SimulatedKernel& by, const os::SpawnSpec& spec);
   void kill(MasterProcess& master, os::Ended how);
   void on_ended(const ProcessPtr& process);
+  void note_lost_successor(const ProcessPtr& dead);
   void after_kill();
   MasterProcess* any_master();
   MasterProcess* of(const SimulatedKernel& kernel);
@@ -89,7 +99,13 @@ class Simulation final : public Host {
   std::shared_ptr<Listener> command_;
   std::shared_ptr<DatagramSocket> notify_;
   Workers workers_;
+  Zygotes zygotes_;
+  Readers readers_;
+  Supervisors supervisors_;
+  Probers probers_;
+  Hooks hooks_;
   Clients clients_;
+  Subscribers subscribers_;
   GuardProcess guard_;
   NewGuard new_guard_;
   Invariants invariants_;
@@ -97,6 +113,8 @@ class Simulation final : public Host {
   bool lost_ = false;  // guard and masters are dead, and with them the pool
   std::uint64_t masters_started_ = 0;
   std::uint64_t workers_started_ = 0;
+  std::optional<Instant> successor_died_at_;
+  bool unnumbered_ = false;  // a worker was started that could not be written down
   std::uint64_t unknown_epoch_ = std::uint64_t{1} << 60U;
 };
 

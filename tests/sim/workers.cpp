@@ -95,6 +95,18 @@ std::vector<ProcessPtr> Workers::living() const {
   return living;
 }
 
+ProcessPtr Workers::unheard() const {
+  for (const auto& [pid, model] : models_) {
+    const bool unheard = std::ranges::any_of(model.output, [](const auto& output) {
+      return output != nullptr && !output->has_reader();
+    });
+    if (!model.process->dead && model.process->known && unheard) {
+      return model.process;
+    }
+  }
+  return nullptr;
+}
+
 std::shared_ptr<Stream> Workers::connect(Pid pid, std::size_t capacity, std::uint32_t user) {
   if (command_->waiting.size() >= Listener::kBacklog) {
     return nullptr;
@@ -112,6 +124,7 @@ Result<os::Spawned> Workers::start(SimulatedKernel& by, const os::SpawnSpec& spe
   const ProcessPtr process =
       world_.start_process(ProcessKind::kWorker, spec.sibling ? by.own_parent() : by.own_pid());
   process->worker = id;
+  process->starter = by.process();
   if (spec.note != nullptr) {
     spec.note->pid = process->pid;
   }
@@ -137,6 +150,11 @@ Result<os::Spawned> Workers::start(SimulatedKernel& by, const os::SpawnSpec& spe
     world_.end(process, {1, 127});
     return spawned;
   }
+  std::shared_ptr<Notify> notify;
+  if (spec.intercept) {
+    notify = std::make_shared<Notify>(world_.census, process);
+    spawned.notify = by.adopt(notify);
+  }
   const Behaviour behaviour = choose(spec.directory);
   world_.note("process", std::to_string(process->pid) + " is worker " +
                              std::to_string(id.slot.value) + " of epoch " +
@@ -146,9 +164,44 @@ Result<os::Spawned> Workers::start(SimulatedKernel& by, const os::SpawnSpec& spe
     world_.end(process, {1, 3});
     return spawned;
   }
-  models_[process->pid] = {process, behaviour, std::move(link), false};
+  Model& model = models_[process->pid] = {process, behaviour, std::move(link), {}, {}, {}, false};
+  model.notify = notify;
+  for (const int fd : {spec.output, spec.error_output}) {
+    if (fd >= 0) {
+      model.output.push_back(std::dynamic_pointer_cast<OutputEnd>(by.file(fd)));
+    }
+  }
+  for (const std::string& file : spec.cgroups) {
+    const std::string group = file.substr(0, file.rfind('/'));
+    world_.expect(world_.groups.contains(group), "groups", group + " is not there to be joined");
+    model.groups.push_back(std::make_shared<Membership>(world_.groups, group));
+  }
   live(process, behaviour);
+  if (const auto& timeout = world_.plan.config.health.ping_timeout) {
+    ping_every(process, *timeout / 4);
+  }
   return spawned;
+}
+
+void Workers::adopt(const ProcessPtr& process, const std::string& directory) {
+  const Behaviour behaviour = choose(directory);
+  world_.note("process", std::to_string(process->pid) + " is worker " +
+                             std::to_string(process->worker.slot.value) + " of epoch " +
+                             std::to_string(process->worker.epoch.value) + ", behaviour " +
+                             std::to_string(static_cast<int>(behaviour)));
+  if (world_.faults && world_.random.chance(world_.plan.dead_on_return)) {
+    world_.end(process, {1, 3});
+    return;
+  }
+  Model& model = models_[process->pid];
+  model.process = process;
+  model.behaviour = behaviour;
+  live(process, behaviour);
+}
+
+bool Workers::is_bad(const std::string& directory) const {
+  const std::size_t release = release_of(directory);
+  return release < releases_.size() && releases_[release] != Release::kGood;
 }
 
 void Workers::live(const ProcessPtr& worker, Behaviour behaviour) {
@@ -181,12 +234,61 @@ void Workers::live(const ProcessPtr& worker, Behaviour behaviour) {
       worker->grows = std::uint64_t{1} << (20 + random.below(10));
       end_after(worker, random.duration(seconds{5}, minutes{2}), {2, SIGKILL}, true);
       return;
+    case Behaviour::kStall:
+    case Behaviour::kSlow:
+      ack(worker, soon);
+      stall_at(worker, soon + random.duration(milliseconds{10}, seconds{40}));
+      return;
     case Behaviour::kHealthy:
     case Behaviour::kHang:
     case Behaviour::kDrain:
       ack(worker, soon);
       return;
   }
+}
+
+// From the loop that serves: who stalls does not ping, and who is busy does.
+void Workers::ping_every(const ProcessPtr& worker, Duration interval) {
+  world_.after(interval, [this, worker, interval] {
+    const Model* model = find(worker);
+    if (worker->dead || model == nullptr || model->stalled) {
+      return;
+    }
+    if (worker->said_up) {
+      ping(worker);
+    }
+    ping_every(worker, interval);
+  });
+}
+
+void Workers::stall_at(const ProcessPtr& worker, Duration delay) {
+  world_.after(delay, [this, worker] {
+    Model* model = find(worker);
+    if (worker->dead || model == nullptr || !world_.faults) {
+      return;
+    }
+    world_.note("process", std::to_string(worker->pid) + " stalls");
+    if (model->behaviour == Behaviour::kSlow) {
+      send_line(worker, "{\"command\":\"worker:ping\",\"pid\":" + std::to_string(worker->pid) +
+                            ",\"request_id\":\"slow\",\"busy\":true}\n");
+    } else {
+      model->stalled = true;
+      worker->stalled_at = world_.now();
+    }
+  });
+}
+
+ProcessPtr Workers::stall_one() {
+  for (auto& [pid, model] : models_) {
+    if (!model.process->dead && model.process->known && model.process->said_up && !model.stopping &&
+        !model.stalled) {
+      model.stalled = true;
+      model.process->stalled_at = world_.now();
+      world_.note("process", std::to_string(pid) + " stalls");
+      return model.process;
+    }
+  }
+  return nullptr;
 }
 
 void Workers::end_after(const ProcessPtr& worker, Duration delay, os::Ended how, bool fault) {
@@ -206,6 +308,13 @@ void Workers::fork_and_exit(const ProcessPtr& worker, Duration delay) {
     }
     const ProcessPtr child = world_.start_process(ProcessKind::kHelper, worker->pid);
     child->group = worker->group;
+    if (const Model* model = find(worker)) {
+      LeftBehind& left = left_behind_[child->pid];
+      left.output = model->output;
+      for (const auto& group : model->groups) {
+        left.groups.push_back(std::make_shared<Membership>(world_.groups, group->directory()));
+      }
+    }
     world_.note("process",
                 std::to_string(worker->pid) + " leaves " + std::to_string(child->pid) + " behind");
     end_after(child, world_.random.duration(milliseconds{1}, minutes{1}), kExitedWell, false);
@@ -225,7 +334,9 @@ void Workers::say(const ProcessPtr& worker) {
   worker->said_up = true;
   switch (world_.plan.config.ack_mode) {
     case pool::AckMode::kTimer:
+      return;
     case pool::AckMode::kListen:
+      bind(worker);
       return;
     case pool::AckMode::kManual:
       send_line(worker,
@@ -241,8 +352,25 @@ void Workers::say(const ProcessPtr& worker) {
   notify_->waiting.push_back({"READY=1\nSTATUS=up\n", {worker->pid, 0, 0}});
 }
 
+// Whoever nobody can answer any more is told so, and leaves.
+void Workers::bind(const ProcessPtr& worker) {
+  Model* model = find(worker);
+  if (model == nullptr) {
+    return;
+  }
+  if (const std::shared_ptr<Notify> notify = model->notify.lock()) {
+    notify->asks = true;
+  } else {
+    end_after(worker, milliseconds{1}, {1, 1}, false);
+  }
+}
+
 void Workers::ping(const ProcessPtr& worker) {
-  if (world_.random.chance(500)) {
+  if (const Model* model = find(worker); model != nullptr && model->stalled) {
+    return;
+  }
+  // After the last fault without a connection, which could be the last thing that is open.
+  if (world_.random.chance(500) && world_.faults) {
     send_line(worker, "{\"command\":\"worker:ping\",\"pid\":" + std::to_string(worker->pid) +
                           ",\"request_id\":\"r" + std::to_string(world_.random.below(1000)) +
                           "\"}\n");
@@ -293,7 +421,7 @@ void Workers::on_signal(const ProcessPtr& worker, int signal) {
     return;
   }
   model->stopping = true;
-  if (!world_.faults || model->behaviour != Behaviour::kHang) {
+  if (!world_.faults || (model->behaviour != Behaviour::kHang && !model->stalled)) {
     const bool slow = model->behaviour == Behaviour::kDrain && world_.faults;
     end_after(worker,
               slow ? random.duration(minutes{1}, minutes{8})
@@ -306,6 +434,9 @@ void Workers::forget(const ProcessPtr& dead) {
   if (find(dead) != nullptr) {
     models_.erase(dead->pid);
   }
+  if (dead->kind == ProcessKind::kHelper) {
+    left_behind_.erase(dead->pid);
+  }
 }
 
 void Workers::calm() {
@@ -317,6 +448,9 @@ void Workers::calm() {
   }
 }
 
-void Workers::clear() { models_.clear(); }
+void Workers::clear() {
+  models_.clear();
+  left_behind_.clear();
+}
 
 }  // namespace einhorn::sim

@@ -9,6 +9,15 @@ namespace einhorn::sim {
 
 World::World(std::uint64_t seed, std::FILE* out) : random(seed), trace(out) {
   plan = make_plan(random);
+  // Not drawn, so that other lives stay what they are.
+  plan.preload = seed % 3 == 0 && seed > 1000;
+  plan.intercept = seed % 7 == 5 && seed > 1000 && !plan.preload;
+  if (plan.intercept) {
+    plan.config.ack_mode = pool::AckMode::kListen;
+  }
+  if ((seed % 11 == 3 || seed % 11 == 4) && seed > 10'000) {
+    add_probes(plan, seed);
+  }
 }
 
 void World::at(Instant when, std::function<void()> what) {

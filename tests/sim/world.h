@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <queue>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,7 @@ class World {
   [[nodiscard]] Instant now() const { return now_; }
   void at(Instant when, std::function<void()> what);
   void after(Duration delay, std::function<void()> what) { at(now_ + delay, std::move(what)); }
+  void forget_events() { events_ = {}; }
   [[nodiscard]] bool has_events() const { return !events_.empty(); }
   [[nodiscard]] Instant next_event() const { return events_.top().at; }
   void advance_to(Instant when);
@@ -66,6 +68,8 @@ class World {
   // loses its parent becomes a child of the guard above it, or of init.
   void end(const ProcessPtr& process, os::Ended how);
   void reap(const ProcessPtr& process);
+  // Who is its parent when that one is gone: the guard above it, or init.
+  [[nodiscard]] Pid heir_of(const ProcessPtr& process) const;
   // To a process, or to everybody in its group.
   void deliver(const ProcessPtr& to, int signal, bool group);
 
@@ -83,21 +87,26 @@ class World {
   Random random;
   Trace trace;
   Census census;
+  Groups groups;
   Plan plan;
   WallOffset wall{1'790'000'000'000'000'000};
   bool faults = true;  // false: nothing bad happens any more
   bool snapshot_full = false;
   // Something could not be written down, and no snapshot that the guard has makes up for it.
   bool snapshot_lossy = false;
+  // Epochs of workers that listen and whose record was lost: they may be given again, and then the
+  // supervisor's word is taken for the new worker's.
+  std::set<std::uint64_t> unrecorded_listeners;
   std::uint64_t snapshots_lost = 0;  // writes that failed
+  // Masters that acted and died with their guard, before that had heard of them.
+  std::uint64_t successors_lost = 0;
   bool no_descriptors = false;
   bool no_processes = false;
-  int program = 0;    // the version of Einhorn that is installed
-  bool over = false;  // guard and masters have left
+  std::uint32_t queued = 0;  // connections that wait in each of the program's sockets
+  int program = 0;           // the version of Einhorn that is installed
+  bool over = false;         // guard and masters have left
 
  private:
-  [[nodiscard]] Pid heir_of(const ProcessPtr& process) const;
-
   struct Event {
     Instant at;
     std::uint64_t order = 0;

@@ -24,11 +24,14 @@ import sys
 FLOORS = {
     "base": 0,
     "os": 1,
+    "interposed": 1,
     "pool": 1,
     "wire": 2,
     "master": 3,
     "guard": 3,
     "intercept": 3,
+    "capture": 3,
+    "probe": 3,
     "client": 3,
     "shell": 4,
     "agent": 4,
@@ -37,8 +40,9 @@ FLOORS = {
 # Rooms that make no system call and read no clock; they may include only each other.
 PURE = {"base", "pool", "wire"}
 # Rooms that may read a clock. The master's time comes from its Kernel, once a turn, so that all of
-# it runs in simulation; guard and client live in processes of their own and wait by themselves.
-CLOCK_ROOMS = {"os", "guard", "client"}
+# it runs in simulation; guard, client and agent live in processes of their own and wait by
+# themselves.
+CLOCK_ROOMS = {"os", "guard", "client", "agent", "probe", "programs"}
 MOST_LINES = 700
 
 # Headers that a pure room has no business with.
@@ -266,6 +270,19 @@ def check_mentions(root):
                     yield f"{path.relative_to(root)}:{number}: there is no {name}"
 
 
+def check_document_names(root):
+    """Functions and files that those who carry on are sent to must be there."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in source_files(root))
+    for path in sorted([*(root / "docs").glob("contributing/*.md"), *(root / "docs").glob("adr/*.md"), *(root / "docs").glob("architecture.md")]):
+        for code in re.findall(r"`([^`\n]+)`", path.read_text(encoding="utf-8")):
+            for name in re.findall(r"\b[A-Z]\w+::(\w+)", code):
+                if not name.startswith("my_") and not re.search(rf"\b{name}\b", sources):
+                    yield f"{path.relative_to(root)}: {code}: nothing in src is called {name}"
+            for name in re.findall(r"\b(?:src|tests|scripts|bench|examples|sdk|cmake)/[\w./-]*\w", code):
+                if not re.search(r"[A-Z]{4}", name) and not (root / name).exists():
+                    yield f"{path.relative_to(root)}: there is no {name}"
+
+
 def check_man_pages(root):
     man = shutil.which("man")
     for page in sorted((root / "docs" / "man").glob("*.[1-8]")):
@@ -276,7 +293,7 @@ def check_man_pages(root):
         result = subprocess.run(
             [man, "--warnings", "--local-file", "--encoding=UTF-8", "--troff-device=utf8",
              "--ditroff", str(page)],
-            capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8", "MANROFFSEQ": ""},
+            capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
         if result.returncode != 0 or result.stderr.strip():
             yield f"{where}: {result.stderr.strip() or 'man failed'}"
@@ -285,6 +302,7 @@ def check_man_pages(root):
 def check_documents(root):
     yield from check_links(root)
     yield from check_mentions(root)
+    yield from check_document_names(root)
     yield from check_man_pages(root)
 
 
@@ -292,6 +310,7 @@ def check_documents(root):
 OPTION_DOCUMENTS = {
     "einhorn": ("docs/command-line.md", "docs/man/einhorn.1"),
     "einhornsh": ("docs/command-line.md", "docs/man/einhornsh.1"),
+    "einhorn-agent": ("docs/agent.md", "docs/man/einhorn-agent.1"),
 }
 
 

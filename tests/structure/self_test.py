@@ -38,6 +38,9 @@ CLEAN = {
     "docs/command-line.md": "`--number`, `--json`\n",
     "docs/man/einhorn.1": ".TH X 1\n.SH NAME\nx \\- a page\n.SH OPTIONS\n.B \\-\\-number\n",
     "docs/man/einhornsh.1": ".TH X 1\n.SH NAME\nx \\- a page\n.SH OPTIONS\n.B \\-\\-json\n",
+    "bin/einhorn-agent": "#!/bin/sh\necho '        --all    all'\n",
+    "docs/agent.md": "`--all`\n",
+    "docs/man/einhorn-agent.1": ".TH X 1\n.SH NAME\nx \\- a page\n.SH OPTIONS\n.B \\-\\-all\n",
     "docs/man/x.1": ".TH X 1\n.SH NAME\nx \\- a page\n",
 }
 
@@ -78,6 +81,9 @@ VIOLATIONS = [
     ("a link that leads nowhere", "documents", "docs/index.md", "[x](gone.md)\n", "leads nowhere"),
     ("a document that is named and missing", "documents", "src/os/clock.cpp",
      "// See docs/gone.md.\n", "there is no docs/gone.md"),
+    ("a function that is gone", "documents", "docs/contributing/house.md",
+     "`Gone::by_now` is in `src/os/clock.cpp`.\n", "nothing in src is called by_now"),
+    ("a file that is gone", "documents", "docs/adr/0001-x.md", "See `src/os/gone.h`.\n", "there is no src/os/gone.h"),
     ("an option that no document names", "options", "bin/einhorn",
      "echo '        --secret    hm'\n", "docs/man/einhorn.1: einhorn's option --secret is missing"),
     ("a man page that groff does not like", "documents", "docs/man/x.1", ".NOSUCHMACRO x\n", "x.1"),

@@ -117,14 +117,22 @@ std::vector<pool::Note> one_of_each() {
       RollBackRefused{"why"},
       RollBackIncomplete{Version{0}, "why"},
       NumberChanged{1, 2},
+      Scaled{1, 2, "why"},
       GaveUp{5},
       Recovered{},
+      Condemned{kWorker, Version{0}, pool::Ailment::kNone, "why", "7", false},
+      Ailing{kWorker, Version{0}, pool::Ailment::kNone, "why"},
+      Recycling{kWorker, Version{0}, pool::Ailment::kNone, "why"},
+      Recycled{{kWorker}},
+      ProbeFailed{kWorker, "why", 1, 3},
+      SlotPaused{Slot{0}, 5, seconds{300}, seconds{600}, 1, 5},
+      SlotResumed{Slot{0}},
       Stopping{SIGTERM},
       Gone{},
   };
   return notes;
 }
-static_assert(std::variant_size_v<pool::Note> == 27, "a new note needs its place in the list");
+static_assert(std::variant_size_v<pool::Note> == 35, "a new note needs its place in the list");
 
 TEST(Narrate, EveryNoteHasItsLine) {
   const std::vector<pool::Note> notes = one_of_each();

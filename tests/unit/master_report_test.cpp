@@ -347,7 +347,7 @@ TEST(MasterReport, JsonOfABusyPool) {
   ASSERT_TRUE(document.has_value()) << shown;
   const std::string expected = R"json({"einhorn": ")json" EINHORN_VERSION
                                R"json(", "name": "shop", "guard": 500, "master": 501,
-      "number": 3, "ready": 1, "version": 2, "newest_version": 2, "upgrading": true,
+      "number": 3, "workers_min": null, "workers_max": null, "ready": 1, "version": 2, "newest_version": 2, "upgrading": true,
       "upgrade": {"from": 1, "to": 2, "smooth": true, "going_back": false, "proved": false,
                   "failures": 1, "reports": ["worker 7 was killed by signal 9 (KILL)"]},
       "failed": false, "failure": "2 new workers ended: exited with status 1", "respawn": true,
@@ -355,10 +355,14 @@ TEST(MasterReport, JsonOfABusyPool) {
       "stop_signal": "USR2", "socket_path": "/tmp/einhorn-shop.sock", "pidfile": "/run/shop.pid",
       "started_at": "2026-11-22T00:24:20.794054719Z",
       "sockets": [
-        {"index": 0, "address": "127.0.0.1:40001", "fd": 3, "name": "web", "bind": "127.0.0.1:0"},
-        {"index": 1, "address": "localhost:80", "fd": 4, "name": null, "bind": "localhost:80"},
-        {"index": 2, "address": "localhost:80", "fd": 5, "name": null, "bind": "localhost:80"},
-        {"index": 3, "address": "127.0.0.1:81", "fd": 6, "name": null, "bind": "127.0.0.1:81"}],
+        {"index": 0, "address": "127.0.0.1:40001", "fd": 3, "name": "web", "bind": "127.0.0.1:0",
+         "queue": null, "queue_limit": null},
+        {"index": 1, "address": "localhost:80", "fd": 4, "name": null, "bind": "localhost:80",
+         "queue": null, "queue_limit": null},
+        {"index": 2, "address": "localhost:80", "fd": 5, "name": null, "bind": "localhost:80",
+         "queue": null, "queue_limit": null},
+        {"index": 3, "address": "127.0.0.1:81", "fd": 6, "name": null, "bind": "127.0.0.1:81",
+         "queue": null, "queue_limit": null}],
       "versions": [{"version": 2, "directory": "/srv/shop", "program": "/srv/shop/server",
                     "arguments": ["./server", "--fd", "{fd}"]}],
       "workers": [
@@ -366,21 +370,25 @@ TEST(MasterReport, JsonOfABusyPool) {
          "signaled": ["USR2"], "started_at": "2026-11-22T03:26:08.794054719Z",
          "acked_at": "2026-11-22T03:26:10.794054719Z",
          "last_signaled_at": "2026-11-22T03:29:19.794054719Z", "pinged_at": null,
-         "pinged_request_id": null, "status": null, "rss": 13002342},
+         "pinged_request_id": null, "status": null, "rss": 13002342, "requests": 0, "busy": [], "ailment": null,
+         "complaint": null, "recycling": false, "hook": null},
         {"pid": 1999, "index": 1, "epoch": 11, "version": 2, "state": "ready", "acked": true,
          "signaled": [], "started_at": "2026-11-22T03:26:08.794054719Z",
          "acked_at": "2026-11-22T03:27:40.794054719Z", "last_signaled_at": null,
          "pinged_at": "2026-11-22T03:29:16.794054719Z", "pinged_request_id": {"n": [1, "a"]},
-         "status": "warming up", "rss": null},
+         "status": "warming up", "rss": null, "requests": 0, "busy": [], "ailment": null,
+         "complaint": null, "recycling": false, "hook": null},
         {"pid": 1998, "index": 2, "epoch": 12, "version": 2, "state": "starting", "acked": false,
          "signaled": [], "started_at": "2026-11-22T03:26:08.794054719Z", "acked_at": null,
          "last_signaled_at": null, "pinged_at": null, "pinged_request_id": null, "status": null,
-         "rss": null},
+         "rss": null, "requests": 0, "busy": [], "ailment": null,
+         "complaint": null, "recycling": false, "hook": null},
         {"pid": null, "index": 3, "epoch": 13, "version": 2, "state": "spawning", "acked": false,
          "signaled": [], "started_at": "2026-11-22T03:26:08.794054719Z", "acked_at": null,
          "last_signaled_at": null, "pinged_at": null, "pinged_request_id": null, "status": null,
-         "rss": null}],
-      "memory": {"guard": 1258291, "master": null}})json";
+         "rss": null, "requests": 0, "busy": [], "ailment": null,
+         "complaint": null, "recycling": false, "hook": null}],
+      "memory": {"guard": 1258291, "master": null}, "hung": [], "paused": []})json";
   Result<Value> wanted = wire::parse_json(expected);
   ASSERT_TRUE(wanted.has_value());
   EXPECT_EQ(document->inspect(), wanted->inspect());

@@ -223,8 +223,8 @@ std::vector<WrongCase> wrong_options() {
       {"80,r,", "an option is empty"},
       {"80,zap",
        "unknown option \"zap\"; allowed are r, so_reuseaddr, n, o_nonblock, reuseport, "
-       "backlog=N, defer, fastopen=N, nodelay, v6only, name=NAME, mode=OCTAL, "
-       "user=NAME, group=NAME"},
+       "backlog=N, defer, fastopen=N, nodelay, v6only, name=NAME, stdin, "
+       "mode=OCTAL, user=NAME, group=NAME"},
       {"80,rnx", "unknown option \"rnx\""},
       {"80,rr", "unknown option \"rr\""},
       {"80,=5", "unknown option \"=5\""},

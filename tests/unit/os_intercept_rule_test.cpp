@@ -30,7 +30,8 @@ TEST(InterceptRule, SaysWhatIsWrong) {
                           "host:80=81", "unix:=a", "unix:run=a", "-1=2", "80 =81"}) {
     const Result<InterceptRule> rule = parse_intercept_rule(bad);
     ASSERT_FALSE(rule) << bad;
-    EXPECT_THAT(rule.error().message(), testing::HasSubstr("allowed: auto, seccomp, PORT=PORT"))
+    EXPECT_THAT(rule.error().message(),
+                testing::HasSubstr("allowed: auto, seccomp, preload, PORT=PORT"))
         << bad;
   }
 }

@@ -75,6 +75,12 @@ class KernelContract : public ::testing::TestWithParam<std::unique_ptr<World> (*
     EXPECT_TRUE(spawned.has_value()) << (spawned ? "" : spawned.error().message());
     return spawned ? *spawned : Spawned{};
   }
+  // Until it is dead; it is not reaped.
+  void wait_for_death(const Spawned& spawned) {
+    EXPECT_TRUE(kernel().watch(spawned.pidfd, 77, {true, false}).has_value());
+    EXPECT_EQ(wait().size(), 1u) << "it does not end";
+    kernel().unwatch(spawned.pidfd);
+  }
   // Its end, waited for.
   Ended end_of(const Spawned& spawned) {
     EXPECT_TRUE(kernel().watch(spawned.pidfd, 77, {true, false}).has_value());
@@ -258,6 +264,25 @@ TEST_P(KernelContract, AStreamBringsDescriptorsToo) {
   }
 }
 
+TEST_P(KernelContract, APeekedMessageStaysAndNamesItsSender) {
+  const Result<std::pair<int, int>> pair = kernel().socket_pair();
+  ASSERT_TRUE(pair.has_value());
+  EXPECT_EQ(kernel().peek(pair->first).kind, Kind::kWouldBlock);
+  ASSERT_TRUE(kernel().ask_for_senders(pair->first).has_value());
+  ASSERT_EQ(kernel().send(pair->second, "here", {}).kind, Kind::kDone);
+  for (int i = 0; i < 2; ++i) {
+    const Message seen = kernel().peek(pair->first);
+    EXPECT_EQ(seen.kind, Kind::kDone);
+    EXPECT_EQ(seen.text, "here");
+    EXPECT_EQ(seen.sender.pid, kernel().own_pid());
+  }
+  EXPECT_EQ(kernel().receive(pair->first).text, "here");
+  EXPECT_EQ(kernel().peek(pair->first).kind, Kind::kWouldBlock);
+  kernel().close(pair->second);
+  EXPECT_EQ(kernel().peek(pair->first).kind, Kind::kClosed);
+  kernel().close(pair->first);
+}
+
 TEST_P(KernelContract, SocketPairsCarryMessages) {
   const Result<std::pair<int, int>> pair = kernel().socket_pair();
   ASSERT_TRUE(pair.has_value());
@@ -402,6 +427,52 @@ TEST_P(KernelContract, ADeadProcessIsThereUntilItIsReaped) {
   kernel().close(spawned.pidfd);
 }
 
+TEST_P(KernelContract, WhatIsMeasuredOfAProcessIsWhatWasAskedFor) {
+  const Spawned spawned = spawn(world().waits_for_ever());
+  const auto all = kernel().measure(spawned.pid, {true, true, true, true, true});
+  ASSERT_TRUE(all.has_value());
+  // Of one that has just begun the kernel's own count may still be 0.
+  EXPECT_TRUE(all->resident_bytes.has_value());
+  EXPECT_GT(all->proportional_bytes.value_or(0), 0U);
+  EXPECT_GE(all->cpu.value_or(-std::chrono::seconds{1}), Duration::zero());
+  EXPECT_LT(all->cpu.value_or(std::chrono::minutes{1}), std::chrono::seconds{30});
+  EXPECT_GE(all->descriptors.value_or(0), 3U);
+  EXPECT_EQ(all->threads.value_or(0), 1U);
+  const auto little = kernel().measure(spawned.pid, {.resident = true});
+  ASSERT_TRUE(little.has_value());
+  EXPECT_TRUE(little->resident_bytes.has_value());
+  EXPECT_FALSE(little->proportional_bytes || little->cpu || little->descriptors || little->threads);
+  EXPECT_TRUE(kernel().signal(spawned.pidfd, spawned.pid, SIGKILL, false));
+  wait_for_death(spawned);
+  EXPECT_FALSE(kernel().measure(spawned.pid, {.resident = true}).has_value()) << "it is dead";
+  EXPECT_FALSE(kernel().measure(spawned.pid, {.cpu = true}).has_value());
+  EXPECT_EQ(end_of(spawned).status, SIGKILL);
+  EXPECT_FALSE(kernel().measure(spawned.pid, {.resident = true}).has_value()) << "it is gone";
+  kernel().close(spawned.pidfd);
+}
+
+TEST_P(KernelContract, AListenersQueueIsTheConnectionsThatNobodyAccepted) {
+  const int listener = world().listener();
+  const auto waiting = [&] {
+    const std::optional<AcceptQueue> queue = kernel().accept_queue(listener);
+    EXPECT_TRUE(queue.has_value());
+    return queue ? queue->waiting : 99;
+  };
+  EXPECT_EQ(waiting(), 0U);
+  const int first = world().connect(listener);
+  const int second = world().connect(listener);
+  EXPECT_EQ(waiting(), 2U);
+  EXPECT_GE(kernel().accept_queue(listener)->limit, 2U);
+  const Result<Accepted> accepted = kernel().accept(listener);
+  ASSERT_TRUE(accepted.has_value());
+  EXPECT_EQ(waiting(), 1U);
+  const auto [left, right] = world().stream_pair();
+  EXPECT_FALSE(kernel().accept_queue(left).has_value()) << "it listens to nobody";
+  for (const int fd : {accepted->fd, first, second, left, right, listener}) {
+    kernel().close(fd);
+  }
+}
+
 TEST_P(KernelContract, AProcessIsOpenedOnlyIfItIsThatParentsChild) {
   const Spawned spawned = spawn(world().waits_for_ever());
   const std::optional<int> mine = kernel().open_process(spawned.pid, kernel().own_pid());
@@ -411,10 +482,12 @@ TEST_P(KernelContract, AProcessIsOpenedOnlyIfItIsThatParentsChild) {
   EXPECT_TRUE(kernel().runs_as(spawned.pid, kernel().own_uid()));
   EXPECT_FALSE(kernel().runs_as(spawned.pid, kernel().own_uid() + 54321));
   ASSERT_TRUE(kernel().memory_of(spawned.pid).has_value());
+  ASSERT_TRUE(kernel().cpu_time_of(spawned.pid).has_value());
   EXPECT_TRUE(kernel().signal(*mine, spawned.pid, SIGKILL, false));
   EXPECT_EQ(end_of(spawned).status, SIGKILL);
   EXPECT_EQ(kernel().parent_of(spawned.pid), 0);
   EXPECT_FALSE(kernel().memory_of(spawned.pid).has_value());
+  EXPECT_FALSE(kernel().cpu_time_of(spawned.pid).has_value());
   kernel().close(*mine);
   kernel().close(spawned.pidfd);
 }

@@ -199,7 +199,7 @@ TEST_F(LinuxFiles, ProgramsAreFoundAsAShellFindsThem) {
   EXPECT_EQ(no_file.error().message(),
             "Could not find ./no-such: there is no " + path("") + "/no-such");
   EXPECT_EQ(kernel().find_program("/no/such", "/bin", path("")).error().message(),
-            "Could not find /no/such");
+            "Could not find /no/such: there is no /no/such");
 }
 
 TEST_F(LinuxFiles, DirectoriesAreResolved) {

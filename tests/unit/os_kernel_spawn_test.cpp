@@ -1,15 +1,20 @@
 // What a spawned program sees of the world: everything it was given and nothing else.
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -30,6 +35,20 @@ using ::testing::StartsWith;
 
 constexpr int kPatienceMs = 10'000;
 constexpr int kReport = 8;  // where the program writes what it sees
+
+void forbid_clone3(int error) {
+  std::array<sock_filter, 4> rules{{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(error)),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  const sock_fprog program{rules.size(), rules.data()};
+  ASSERT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+  ASSERT_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+  ASSERT_EQ(syscall(SYS_clone3, nullptr, 0), -1);
+  ASSERT_EQ(errno, error);
+}
 
 class Spawning : public ::testing::Test {
  protected:
@@ -356,6 +375,33 @@ TEST_F(Spawning, ASiblingIsTheParentsChild) {
   EXPECT_EQ(WEXITSTATUS(status), 5);
   EXPECT_EQ(waitpid(spawner, &status, 0), spawner);
   EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+// As in a sandbox that does not know it. The filter stays, so it gets a process of its own.
+TEST_F(Spawning, GoesWithoutClone3) {
+  for (const int error : {ENOSYS, EPERM}) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      forbid_clone3(error);
+      SpawnNote note;
+      SpawnSpec spec = script("echo $0 $PPID");
+      spec.note = &note;
+      int code = -1;
+      const std::string said = run(spec, &code);
+      SpawnSpec missing = spec;
+      missing.program = "/nowhere/sh";
+      missing.descriptors = {};
+      const Result<Spawned> failed = kernel_->spawn(missing);
+      const bool fine = said == "sh " + std::to_string(getpid()) + "\n" && code == 0 &&
+                        note.pid != 0 && failed && failed->failed &&
+                        failed->failed->operation == "exec /nowhere/sh";
+      _exit(fine && !HasFailure() ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << strerrorname_np(error);
+  }
 }
 
 TEST_F(Spawning, ADeathSignalComesWithTheParentsDeath) {

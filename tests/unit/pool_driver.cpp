@@ -101,6 +101,9 @@ struct NoteText {
   std::string operator()(const note::RollBackIncomplete& n) const {
     return "roll-back incomplete " + version_text(n.version) + ": " + n.reason;
   }
+  std::string operator()(const note::Scaled& n) const {
+    return "scaled " + std::to_string(n.from) + " -> " + std::to_string(n.to) + ": " + n.reason;
+  }
   std::string operator()(const note::NumberChanged& n) const {
     return "number " + std::to_string(n.from) + "->" + std::to_string(n.to);
   }
@@ -108,6 +111,30 @@ struct NoteText {
     return "gave up after " + std::to_string(n.deaths);
   }
   std::string operator()(const note::Recovered& /*n*/) const { return "recovered"; }
+  std::string operator()(const note::Condemned& n) const {
+    return std::string(n.killed ? "killed " : "condemned ") + text(n.worker) + " " +
+           std::string(name(n.ailment)) + ": " + n.complaint;
+  }
+  std::string operator()(const note::Ailing& n) const {
+    return "ailing " + text(n.worker) + " " + std::string(name(n.ailment)) + ": " + n.complaint;
+  }
+  std::string operator()(const note::Recycling& n) const {
+    return "recycling " + text(n.worker) + " " + std::string(name(n.ailment));
+  }
+  std::string operator()(const note::Recycled& n) const { return "recycled " + text(n.workers); }
+  std::string operator()(const note::ProbeFailed& n) const {
+    return "probe failed " + text(n.worker) + " " + std::to_string(n.failures) + "/" +
+           std::to_string(n.most) + ": " + n.detail;
+  }
+  std::string operator()(const note::SlotPaused& n) const {
+    return "paused @" + std::to_string(n.slot.value) + " after " + std::to_string(n.deaths) +
+           (n.pause ? " for " + text(*n.pause) + " retry " + std::to_string(n.retry) + "/" +
+                          std::to_string(n.retries)
+                    : " given up");
+  }
+  std::string operator()(const note::SlotResumed& n) const {
+    return "resumed @" + std::to_string(n.slot.value);
+  }
   std::string operator()(const note::Stopping& n) const {
     return "stopping " + signal_name(n.signal);
   }
@@ -121,6 +148,14 @@ struct ActionText {
   std::string operator()(const SendSignal& a) const {
     return signal_name(a.signal) + (a.group ? " => " : " -> ") + text(a.worker);
   }
+  std::string operator()(const TakeSamples& a) const { return "sample " + text(a.workers); }
+  std::string operator()(const TakeProbe& a) const { return "probe " + text(a.worker); }
+  std::string operator()(const Examine& a) const { return "examine " + text(a.worker); }
+  std::string operator()(const RunHook& a) const {
+    return "run " + std::string(name(a.hook)) + " " + text(a.worker) + " " +
+           version_text(a.version);
+  }
+  std::string operator()(const EndHook& a) const { return "end hook " + text(a.worker); }
   std::string operator()(const Note& a) const { return text(a); }
   std::string operator()(const Leave& a) const { return "leave " + std::to_string(a.exit_code); }
 };
@@ -158,7 +193,13 @@ std::string text(const Worker& worker) {
       << at(worker.spawned_at) << " acked " << at(worker.acked_at) << " signaled "
       << worker.signaled.bits() << " at " << at(worker.last_signaled_at) << " missed "
       << worker.missed_ack << " stop wanted " << worker.stop_wanted << worker.stop_with << " ping "
-      << at(worker.pinged_at) << worker.pinged_request_id << " says " << worker.status_text;
+      << at(worker.pinged_at) << worker.pinged_request_id << " says " << worker.status_text
+      << " requests " << worker.requests << worker.last_request_id << " " << name(worker.ailment)
+      << " " << worker.complaint << at(worker.ailing_since) << worker.condemned << worker.examining
+      << worker.recycling << " hook " << name(worker.hook);
+  for (const BusyRequest& request : worker.busy) {
+    out << " busy " << request.id << at(request.since);
+  }
   return out.str();
 }
 
@@ -179,6 +220,18 @@ std::string text(const Ledger& ledger) {
         << at(upgrade.started_at);
     for (const std::string& report : upgrade.reports) {
       out << "; " << report;
+    }
+  }
+  return out.str();
+}
+
+std::string text(const std::map<Slot, SlotTrouble>& troubles) {
+  std::ostringstream out;
+  for (const auto& [slot, trouble] : troubles) {
+    out << "@" << slot.value << " until " << at(trouble.paused_until) << " first "
+        << at(trouble.first_pause) << " retries " << trouble.retries << trouble.given_up;
+    for (const Instant death : trouble.deaths) {
+      out << " " << at(death);
     }
   }
   return out.str();
@@ -245,6 +298,10 @@ void Driver::step(const Event& event) {
 }
 
 void Driver::carry_out(const Action& action) {
+  const auto* hook = std::get_if<RunHook>(&action);
+  if (hook != nullptr && !hold_hooks) {
+    events_.push_back(event::HookEnded{hook->worker});
+  }
   const auto* spawn = std::get_if<Spawn>(&action);
   if (spawn == nullptr) {
     return;
@@ -277,6 +334,13 @@ void Driver::keep_changes() {
   for (const WorkerId worker : changes.gone) {
     kept_.workers.erase(worker);
   }
+  for (const SlotTrouble& slot : changes.slots) {
+    if (slot.empty()) {
+      kept_.troubles.erase(slot.slot);
+    } else {
+      kept_.troubles[slot.slot] = slot;
+    }
+  }
 }
 
 void Driver::check() {
@@ -294,6 +358,7 @@ void Driver::check() {
     kept.insert(text(worker));
   }
   EXPECT_EQ(kept, alive) << "a change of a worker was not told";
+  EXPECT_EQ(text(kept_.troubles), text(pool_->troubles())) << "a change of a slot was not told";
   EXPECT_EQ(pool_->alive(), alive.size());
   EXPECT_EQ(pool_->ready(), ready);
   least_ready_ = std::min(least_ready_, ready);
@@ -308,7 +373,12 @@ void Driver::restore() {
   for (const auto& [epoch, worker] : by_epoch) {
     workers.push_back(worker);
   }
-  pool_ = std::make_unique<Pool>(kept_.config, kept_.ledger, std::move(workers));
+  std::vector<SlotTrouble> troubles;
+  for (const auto& [slot, trouble] : kept_.troubles) {
+    troubles.push_back(trouble);
+  }
+  pool_ =
+      std::make_unique<Pool>(kept_.config, kept_.ledger, std::move(workers), std::move(troubles));
 }
 
 void Driver::release_spawns() {
@@ -338,6 +408,10 @@ void Driver::run_to_deadline() {
   ASSERT_TRUE(due.has_value()) << "the pool waits for nothing";
   now_ = std::max(now_, *due);
   drain();
+}
+
+void Driver::end_hook(std::uint64_t epoch, bool well) {
+  happen(event::HookEnded{id(epoch), well, well ? "" : "its hook exited with status 1"});
 }
 
 void Driver::ack(std::uint64_t epoch, AckMode by) { happen(event::Acked{id(epoch), by}); }
@@ -384,8 +458,9 @@ Lines Driver::take(std::string_view beginning) {
 Lines Driver::take_acts() {
   Lines chosen;
   for (const std::string& line : std::exchange(lines_, {})) {
-    if (line.starts_with("spawn ") || line.starts_with("leave ") ||
-        line.find(" -> ") != std::string::npos || line.find(" => ") != std::string::npos) {
+    if (line.starts_with("spawn ") || line.starts_with("leave ") || line.starts_with("run ") ||
+        line.starts_with("end hook ") || line.find(" -> ") != std::string::npos ||
+        line.find(" => ") != std::string::npos) {
       chosen.push_back(line);
     }
   }

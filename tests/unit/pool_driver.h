@@ -6,6 +6,7 @@
 //
 //   spawn 1@0 v0         the first worker ever (epoch 1) in slot 0, of version 0
 //   USR2 -> 1@0          a signal to it; "KILL => 1@0" to its whole process group
+//   run before-start 1@0 v0   a hook; "end hook 1@0" when nobody waits for it any more
 //   leave 0              the word to the guard
 //   exited 1@0 ...       everything else is a note
 //
@@ -44,6 +45,7 @@ using Lines = std::vector<std::string>;
 [[nodiscard]] std::string text(const Action& action);
 [[nodiscard]] std::string text(const Worker& worker);
 [[nodiscard]] std::string text(const Ledger& ledger);
+[[nodiscard]] std::string text(const std::map<Slot, SlotTrouble>& troubles);
 
 // A config with the ACK by command and nothing else unusual.
 [[nodiscard]] Config manual(std::uint32_t number);
@@ -57,6 +59,7 @@ struct Kept {
   Config config;
   Ledger ledger;
   std::map<WorkerId, Worker> workers;
+  std::map<Slot, SlotTrouble> troubles;
 };
 
 class Driver {
@@ -78,6 +81,8 @@ class Driver {
   std::function<std::optional<std::string>(const Spawn&)> refuse_spawn;  // a reason: it fails
   bool hold_spawns = false;  // outcomes wait for release_spawns()
   void release_spawns();
+  bool hold_hooks = false;  // the test says itself how they end
+  void end_hook(std::uint64_t epoch, bool well = true);
   std::size_t restore_before_step = SIZE_MAX;  // the pool is made anew from the copy, then
 
   // --- what one sees

@@ -30,8 +30,8 @@ constexpr std::size_t position(WorkerState state) {
   return 99;
 }
 static_assert(position(kStates[3]) == kStates.size() - 1);
-static_assert(kEvents == 15, "a new kind of event needs its column in the table");
-static_assert(std::variant_size_v<Action> == 4 && std::variant_size_v<Note> == 27,
+static_assert(kEvents == 21, "a new kind of event needs its column in the table");
+static_assert(std::variant_size_v<Action> == 9 && std::variant_size_v<Note> == 35,
               "the driver's texts and this table know all actions and notes");
 
 template <typename Kind>
@@ -50,12 +50,18 @@ Event make_event(std::size_t kind, WorkerId worker) {
       event::Acked{worker, AckMode::kManual},
       event::Pinged{worker, "7"},
       event::StatusSaid{worker, "fine"},
+      event::Sampled{{Sample{.worker = worker, .memory = std::uint64_t{9} << 30U}}},
+      event::Probed{worker, false, "no"},
+      event::Examined{worker},
+      event::HookEnded{worker},
+      event::Replace{worker},
       event::SetNumber{2},
       event::Upgrade{},
       event::RollBack{},
       event::Stop{SIGTERM, false},
       event::Quit{SIGQUIT},
       event::SignalAll{SIGUSR1},
+      event::LoadSeen{50, 1.0},
       event::Reconfigured{},
   };
   Event event = all.at(kind);
@@ -152,7 +158,7 @@ TEST(PoolTable, EventsAboutStrangersAreIgnored) {
       driver.take();
       const Event event = make_event(kind, stranger);
       const bool about_one =
-          kind >= index_of<event::Spawned>() && kind <= index_of<event::StatusSaid>();
+          kind >= index_of<event::Spawned>() && kind <= index_of<event::HookEnded>();
       if (!about_one) {
         continue;
       }
@@ -199,6 +205,11 @@ const std::vector<Cell>& table() {
        "ready acked"},
       {kSpawning, index_of<event::Pinged>(), {}, "spawning pinged 7"},
       {kSpawning, index_of<event::StatusSaid>(), {}, "spawning says fine"},
+      {kSpawning, index_of<event::Sampled>(), {}, "spawning"},
+      {kSpawning, index_of<event::Probed>(), {}, "spawning"},
+      {kSpawning, index_of<event::Examined>(), {}, "spawning"},
+      {kSpawning, index_of<event::HookEnded>(), {}, "spawning"},
+      {kSpawning, index_of<event::Replace>(), {}, "spawning stop wanted"},
       {kSpawning, index_of<event::SetNumber>(), {"number 1->2", "spawn 2@1 v0"}, "spawning"},
       {kSpawning,
        index_of<event::Upgrade>(),
@@ -211,6 +222,7 @@ const std::vector<Cell>& table() {
       {kSpawning, index_of<event::Stop>(), {"stopping TERM"}, "spawning stop wanted"},
       {kSpawning, index_of<event::Quit>(), {"stopping QUIT", "leave 1"}, "spawning stop wanted"},
       {kSpawning, index_of<event::SignalAll>(), {"signaling USR1 []"}, "spawning"},
+      {kSpawning, index_of<event::LoadSeen>(), {}, "spawning"},
       {kSpawning, index_of<event::Reconfigured>(), {}, "spawning"},
       {kStarting, index_of<event::Started>(), {}, "starting"},
       {kStarting, index_of<event::TimerDue>(), {}, "starting"},
@@ -229,6 +241,14 @@ const std::vector<Cell>& table() {
        "ready acked"},
       {kStarting, index_of<event::Pinged>(), {}, "starting pinged 7"},
       {kStarting, index_of<event::StatusSaid>(), {}, "starting says fine"},
+      {kStarting, index_of<event::Sampled>(), {}, "starting"},
+      {kStarting, index_of<event::Probed>(), {}, "starting"},
+      {kStarting, index_of<event::Examined>(), {}, "starting"},
+      {kStarting, index_of<event::HookEnded>(), {}, "starting"},
+      {kStarting,
+       index_of<event::Replace>(),
+       {"signaling USR2 [1@0]", "USR2 -> 1@0", "spawn 2@1 v0"},
+       "stopping USR2"},
       {kStarting, index_of<event::SetNumber>(), {"number 1->2", "spawn 2@1 v0"}, "starting"},
       {kStarting,
        index_of<event::Upgrade>(),
@@ -250,6 +270,7 @@ const std::vector<Cell>& table() {
        index_of<event::SignalAll>(),
        {"signaling USR1 [1@0]", "USR1 -> 1@0"},
        "starting"},
+      {kStarting, index_of<event::LoadSeen>(), {}, "starting"},
       {kStarting, index_of<event::Reconfigured>(), {}, "starting"},
       {kReady, index_of<event::Started>(), {}, "ready acked"},
       {kReady, index_of<event::TimerDue>(), {}, "ready acked"},
@@ -262,6 +283,14 @@ const std::vector<Cell>& table() {
       {kReady, index_of<event::Acked>(), {"ack refused 1@0 manual repeated"}, "ready acked"},
       {kReady, index_of<event::Pinged>(), {}, "ready acked pinged 7"},
       {kReady, index_of<event::StatusSaid>(), {}, "ready acked says fine"},
+      {kReady, index_of<event::Sampled>(), {}, "ready acked"},
+      {kReady, index_of<event::Probed>(), {}, "ready acked"},
+      {kReady, index_of<event::Examined>(), {}, "ready acked"},
+      {kReady, index_of<event::HookEnded>(), {}, "ready acked"},
+      {kReady,
+       index_of<event::Replace>(),
+       {"ailing 1@0 asked: somebody asked for it", "recycling 1@0 asked", "spawn 2@1 v0"},
+       "ready acked"},
       {kReady, index_of<event::SetNumber>(), {"number 1->2", "spawn 2@1 v0"}, "ready acked"},
       {kReady,
        index_of<event::Upgrade>(),
@@ -283,6 +312,7 @@ const std::vector<Cell>& table() {
        index_of<event::SignalAll>(),
        {"signaling USR1 [1@0]", "USR1 -> 1@0"},
        "ready acked"},
+      {kReady, index_of<event::LoadSeen>(), {}, "ready acked"},
       {kReady, index_of<event::Reconfigured>(), {}, "ready acked"},
       {kStopping, index_of<event::Started>(), {}, "stopping acked USR2"},
       {kStopping, index_of<event::TimerDue>(), {}, "stopping acked USR2"},
@@ -295,6 +325,11 @@ const std::vector<Cell>& table() {
        "stopping acked USR2"},
       {kStopping, index_of<event::Pinged>(), {}, "stopping acked pinged 7 USR2"},
       {kStopping, index_of<event::StatusSaid>(), {}, "stopping acked says fine USR2"},
+      {kStopping, index_of<event::Sampled>(), {}, "stopping acked USR2"},
+      {kStopping, index_of<event::Probed>(), {}, "stopping acked USR2"},
+      {kStopping, index_of<event::Examined>(), {}, "stopping acked USR2"},
+      {kStopping, index_of<event::HookEnded>(), {}, "stopping acked USR2"},
+      {kStopping, index_of<event::Replace>(), {}, "stopping acked USR2"},
       {kStopping,
        index_of<event::SetNumber>(),
        {"number 1->2", "spawn 3@2 v1"},
@@ -319,6 +354,7 @@ const std::vector<Cell>& table() {
        index_of<event::SignalAll>(),
        {"signaling USR1 [1@0 2@1]", "USR1 -> 1@0", "USR1 -> 2@1"},
        "stopping acked USR2"},
+      {kStopping, index_of<event::LoadSeen>(), {}, "stopping acked USR2"},
       {kStopping, index_of<event::Reconfigured>(), {}, "stopping acked USR2"},
   };
   return cells;

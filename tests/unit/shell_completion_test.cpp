@@ -31,13 +31,13 @@ const CommandCatalog& catalog() {
 }
 
 TEST(CommandCatalog, ReadsTheMastersHelp) {
-  EXPECT_THAT(catalog().names(), ElementsAre("die", "exit", "quit", "signal", "state", "upgrade",
-                                             "upgrade_fleet", "worker:ack"));
+  EXPECT_THAT(catalog().names(), ElementsAre("die", "exit", "history", "quit", "signal", "state",
+                                             "upgrade", "upgrade_fleet", "worker:ack"));
 }
 
 TEST(CommandCatalog, KnowsTheShellsOwnCommandsWithoutAMaster) {
-  EXPECT_THAT(CommandCatalog().names(), ElementsAre("exit", "quit"));
-  EXPECT_THAT(CommandCatalog::from_help("").names(), ElementsAre("exit", "quit"));
+  EXPECT_THAT(CommandCatalog().names(), ElementsAre("exit", "history", "quit"));
+  EXPECT_THAT(CommandCatalog::from_help("").names(), ElementsAre("exit", "history", "quit"));
 }
 
 TEST(Complete, OffersCommandsForTheFirstWord) {
@@ -74,6 +74,9 @@ TEST(Complete, OffersSignals) {
 }
 
 TEST(Complete, OffersWhatStateTakes) {
+  EXPECT_THAT(complete("history ", catalog()).candidates,
+              ElementsAre("crashes", "events", "upgrades"));
+  EXPECT_THAT(complete("history crashes --s", catalog()).candidates, ElementsAre("--since"));
   EXPECT_THAT(complete("state ", catalog()).candidates, ElementsAre("json"));
   EXPECT_THAT(complete("state j", catalog()).candidates, ElementsAre("json"));
   EXPECT_THAT(complete("state x", catalog()).candidates, IsEmpty());

@@ -236,8 +236,50 @@ std::string read_file(const std::filesystem::path& path) {
 }
 
 // What the earlier ones do not say has its default.
-Snapshot before_interception() {
+Snapshot before_stdin() {
   Snapshot snapshot = full_snapshot();
+  for (auto& [index, listener] : snapshot.listeners) {
+    listener.as_stdin = false;
+  }
+  return snapshot;
+}
+
+Snapshot before_preloading() {
+  Snapshot snapshot = before_stdin();
+  const Settings usual;
+  Settings& s = snapshot.settings;
+  s.preload = usual.preload;
+  s.preload_command = usual.preload_command;
+  s.preload_language = usual.preload_language;
+  s.preload_interpreter = usual.preload_interpreter;
+  s.agent = usual.agent;
+  s.agent_arguments = usual.agent_arguments;
+  s.preload_fallback = usual.preload_fallback;
+  s.preload_timeout = usual.preload_timeout;
+  for (auto& [version, program] : snapshot.programs) {
+    program.zygote.clear();
+    program.zygote_arguments.clear();
+    program.postload = false;
+  }
+  snapshot.zygotes.clear();
+  return snapshot;
+}
+
+Snapshot before_draining() {
+  Snapshot snapshot = before_preloading();
+  const Settings defaults;
+  snapshot.settings.intercept_door = defaults.intercept_door;
+  snapshot.settings.intercept_secret = defaults.intercept_secret;
+  snapshot.settings.intercept_drain = defaults.intercept_drain;
+  snapshot.settings.listen_probe = defaults.listen_probe;
+  for (auto& [epoch, record] : snapshot.workers) {
+    record.withheld = 0;
+  }
+  return snapshot;
+}
+
+Snapshot before_interception() {
+  Snapshot snapshot = before_draining();
   const Settings defaults;
   snapshot.settings.intercept = defaults.intercept;
   snapshot.settings.intercept_all = defaults.intercept_all;
@@ -263,12 +305,14 @@ Snapshot before_quick_deaths() {
 
 TEST(GoldenSnapshot, OfEveryReleaseIsRead) {
   if (const char* path = std::getenv("EINHORN_WRITE_GOLDEN")) {
-    std::ofstream(path, std::ios::binary) << file_of(encode_journal(full_snapshot()));
+    std::ofstream(path, std::ios::binary) << file_of(encode_journal(whole_snapshot()));
   }
   for (const auto& [name, wanted] :
        {std::pair("snapshot-0.1.0.bin", before_quick_deaths()),
         std::pair("snapshot-0.1.0-quick-deaths.bin", before_interception()),
-        std::pair("snapshot-0.1.0-intercept.bin", full_snapshot())}) {
+        std::pair("snapshot-0.1.0-intercept.bin", before_draining()),
+        std::pair("snapshot-0.1.0-draining.bin", before_preloading()),
+        std::pair("snapshot-0.1.0-hooks.bin", whole_snapshot())}) {
     const std::string bytes = read_file(unit::data_folder() / name);
     ASSERT_GT(bytes.size(), kJournalStart) << name;
     const Result<Snapshot> snapshot = decode_snapshot(bytes);

@@ -17,7 +17,7 @@ TEST(Notification, IsEveryLineThatIsKnown) {
 
 TEST(Notification, IsNothingElse) {
   for (const char* text : {"", "\n\n", "READY=0", "READY=11", " READY=1", "READY=1 ", "ready=1",
-                           "WATCHDOG=trigger", "WATCHDOG=", "STATU=x", "=", "\0"}) {
+                           "WATCHDOG=triggers", "WATCHDOG=", "STATU=x", "=", "\0"}) {
     const Notification said = parse_notification(text);
     EXPECT_FALSE(said.ready) << text;
     EXPECT_FALSE(said.alive) << text;
@@ -39,6 +39,12 @@ TEST(Notification, StatusIsCutBetweenCharacters) {
             std::string(kMost, 'x'));
   const std::string odd = std::string(kMost - 1, 'x');
   EXPECT_EQ(parse_notification("STATUS=" + odd + "\xc3\xa9").status, odd);
+}
+
+TEST(Notification, AWorkerMaySayThatItHangs) {
+  const Notification said = parse_notification("WATCHDOG=trigger\n");
+  EXPECT_TRUE(said.hung);
+  EXPECT_FALSE(said.alive);
 }
 
 }  // namespace

@@ -19,6 +19,8 @@ namespace einhorn::wire::testing {
 [[nodiscard]] ListenerRecord full_listener(std::uint32_t index);
 [[nodiscard]] WorkerRecord full_worker(std::uint32_t slot, std::uint64_t epoch);
 [[nodiscard]] Snapshot full_snapshot();
+// With what came later: health, capture, control groups, configuration, scaling, hooks.
+[[nodiscard]] Snapshot whole_snapshot();
 
 // As in a memory file: the page of the spawn note, then the journal.
 [[nodiscard]] std::string file_of(const std::string& journal);

@@ -57,6 +57,18 @@ Settings full_settings() {
   s.intercept_io_uring = true;
   s.intercept_rules = {"3000=80", "unix:/s=web"};
   s.intercept_library = "/usr/lib/t.so";
+  s.preload = "v.py";
+  s.preload_command = {"w", "x y"};
+  s.preload_language = "perl";
+  s.preload_interpreter = "/opt/z";
+  s.preload_fallback = true;
+  s.preload_timeout = seconds{61};
+  s.intercept_door = "0004a";
+  s.intercept_secret = "00112233445566778899aabbccddeeff";
+  s.intercept_drain = seconds{31};
+  s.listen_probe = "http:/health";
+  s.agent = "[::1]:9101";
+  s.agent_arguments = {"--history", "h.db"};
   s.files = {{"/run/q", 12, 13}, {"/run/r", 14, 15}};
   return s;
 }
@@ -106,7 +118,8 @@ pool::Ledger full_ledger() {
 }
 
 Program full_program() {
-  return {Version{31}, "/srv/app", "/srv/app/run", {"run", "-p", "{fd}"}, {"A=b", "C="}};
+  return {Version{31},   "/srv/app",      "/srv/app/run",           {"run", "-p", "{fd}"},
+          {"A=b", "C="}, "/usr/bin/perl", {"perl", "load", "v.pl"}, true};
 }
 
 ListenerRecord full_listener(std::uint32_t index) {
@@ -123,6 +136,7 @@ ListenerRecord full_listener(std::uint32_t index) {
   l.from_argument = true;
   l.backlog = 55;
   l.backup = "/run/u";
+  l.as_stdin = true;
   return l;
 }
 
@@ -145,6 +159,7 @@ WorkerRecord full_worker(std::uint32_t slot, std::uint64_t epoch) {
   w.status_text = "busy";
   record.pid = 56;
   record.orphan = true;
+  record.withheld = 15;
   return record;
 }
 
@@ -158,6 +173,7 @@ Snapshot full_snapshot() {
   snapshot.listeners[1] = full_listener(1);
   snapshot.workers[Epoch{57}] = full_worker(3, 57);
   snapshot.workers[Epoch{58}] = full_worker(4, 58);
+  snapshot.zygotes[63] = {63, Version{31}, 64, true};
   return snapshot;
 }
 
@@ -199,15 +215,18 @@ constexpr std::size_t count_fields() {
   }
 }
 // A new field needs its line in the snapshot's fields() and in the tests of every field below.
-static_assert(count_fields<Settings>() == 46);
+static_assert(count_fields<Settings>() == 79);
+static_assert(count_fields<Privileges>() == 16);
 static_assert(count_fields<OwnFile>() == 3);
-static_assert(count_fields<pool::Config>() == 16);
+static_assert(count_fields<pool::Config>() == 23);
 static_assert(count_fields<pool::Ledger>() == 17);
 static_assert(count_fields<pool::UpgradeProgress>() == 9);
-static_assert(count_fields<pool::Worker>() == 13);
-static_assert(count_fields<Program>() == 5);
-static_assert(count_fields<ListenerRecord>() == 12);
-static_assert(count_fields<WorkerRecord>() == 3);
+static_assert(count_fields<pool::Worker>() == 23);
+static_assert(count_fields<Program>() == 8);
+static_assert(count_fields<ListenerRecord>() == 16);
+static_assert(count_fields<ZygoteRecord>() == 4);
+static_assert(count_fields<WorkerRecord>() == 4);
+static_assert(count_fields<HookRecord>() == 10);
 
 // --- round trip ---------------------------------------------------------------------------------
 TEST(Snapshot, EveryFieldGoesThereAndBack) {
@@ -267,6 +286,18 @@ TEST(Snapshot, SettingsComeBackFieldByField) {
   EXPECT_EQ(s.intercept_io_uring, w.intercept_io_uring);
   EXPECT_EQ(s.intercept_rules, w.intercept_rules);
   EXPECT_EQ(s.intercept_library, w.intercept_library);
+  EXPECT_EQ(s.preload, w.preload);
+  EXPECT_EQ(s.preload_command, w.preload_command);
+  EXPECT_EQ(s.preload_language, w.preload_language);
+  EXPECT_EQ(s.preload_interpreter, w.preload_interpreter);
+  EXPECT_EQ(s.preload_fallback, w.preload_fallback);
+  EXPECT_EQ(s.preload_timeout, w.preload_timeout);
+  EXPECT_EQ(s.intercept_door, w.intercept_door);
+  EXPECT_EQ(s.intercept_secret, w.intercept_secret);
+  EXPECT_EQ(s.intercept_drain, w.intercept_drain);
+  EXPECT_EQ(s.listen_probe, w.listen_probe);
+  EXPECT_EQ(s.agent, w.agent);
+  EXPECT_EQ(s.agent_arguments, w.agent_arguments);
   ASSERT_EQ(s.files.size(), 2u);
   EXPECT_EQ(s.files[1].path, "/run/r");
   EXPECT_EQ(s.files[1].device, 14u);
@@ -333,6 +364,15 @@ TEST(Snapshot, ProgramsListenersAndWorkersComeBackFieldByField) {
   EXPECT_EQ(p.path, "/srv/app/run");
   EXPECT_THAT(p.arguments, ElementsAre("run", "-p", "{fd}"));
   EXPECT_THAT(p.environment, ElementsAre("A=b", "C="));
+  EXPECT_EQ(p.zygote, "/usr/bin/perl");
+  EXPECT_THAT(p.zygote_arguments, ElementsAre("perl", "load", "v.pl"));
+  EXPECT_TRUE(p.postload);
+
+  const ZygoteRecord& z = read.zygotes.at(63);
+  EXPECT_EQ(z.number, 63u);
+  EXPECT_EQ(z.version, Version{31});
+  EXPECT_EQ(z.pid, 64);
+  EXPECT_TRUE(z.loaded);
 
   const ListenerRecord& l = read.listeners.at(1);
   EXPECT_EQ(l.index, 1u);
@@ -351,6 +391,7 @@ TEST(Snapshot, ProgramsListenersAndWorkersComeBackFieldByField) {
   const WorkerRecord& r = read.workers.at(Epoch{58});
   EXPECT_EQ(r.pid, 56);
   EXPECT_TRUE(r.orphan);
+  EXPECT_EQ(r.withheld, 15);
   const pool::Worker& w = r.worker;
   EXPECT_EQ(w.id, (WorkerId{Slot{4}, Epoch{58}}));
   EXPECT_EQ(w.version, Version{51});

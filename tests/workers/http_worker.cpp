@@ -8,6 +8,7 @@
 // Options (each may also stand on a line of --options-file=PATH, read at start, so that a test can
 // change what the next workers do):
 //   --adopt=einhorn|listen|none|N[,N...]  EINHORN_FD_n (default), LISTEN_FDS from 3 on, or numbers
+//   --adopt=bind:PORT       a socket that it makes and binds itself, as a program that knows nobody
 //   --threads=N             threads a socket (4)
 //   --label=TEXT            shown in every answer
 //   --request-delay-ms=N    between request and answer
@@ -191,6 +192,19 @@ void note(const Options& options, const std::string& line) {
   close(fd);
 }
 
+int own_socket(const std::string& port) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(to_int(port)));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+      listen(fd, SOMAXCONN) != 0) {
+    refuse("can't listen on port " + port);
+  }
+  return fd;
+}
+
 std::vector<int> adopted_sockets(const Options& options) {
   std::vector<int> sockets;
   if (options.adopt == "einhorn") {
@@ -202,6 +216,8 @@ std::vector<int> adopted_sockets(const Options& options) {
     int count = to_int(environment("LISTEN_FDS"));
     if (environment("LISTEN_PID") != std::to_string(getpid())) refuse("LISTEN_PID is not mine");
     for (int i = 0; i < count; ++i) sockets.push_back(3 + i);
+  } else if (options.adopt.starts_with("bind:")) {
+    sockets.push_back(own_socket(options.adopt.substr(5)));
   } else if (options.adopt != "none") {
     std::string rest = options.adopt;
     for (std::size_t comma = 0; comma != std::string::npos;) {

@@ -14,6 +14,7 @@
 #include <csignal>
 #include <cstdlib>
 
+#include "os/c_strings.h"
 #include "os/linux/retry.h"
 #include "os/unique_fd.h"
 
@@ -76,16 +77,6 @@ void take_descriptors_back(const Becoming& becoming) {
   }
 }
 
-std::vector<char*> pointers(std::vector<std::string>& texts) {
-  std::vector<char*> pointers;
-  pointers.reserve(texts.size() + 1);
-  for (std::string& text : texts) {
-    pointers.push_back(text.data());
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
 // Everything is blocked up to the exec, and a pending signal would end us as soon as nothing is. A
 // wish for an upgrade is dropped, since one is being made; being told to stop is not.
 bool told_to_stop() {
@@ -132,8 +123,8 @@ Error become(const Becoming& becoming, pid_t master, int control, MasterIs& left
   arguments.insert(arguments.end(), {"--with-state-fd", std::to_string(state->get()), "--"});
   arguments.insert(arguments.end(), becoming.command.begin(), becoming.command.end());
   std::vector<std::string> environment = becoming.environment;
-  std::vector<char*> argv = pointers(arguments);
-  std::vector<char*> envp = pointers(environment);
+  std::vector<char*> argv = c_strings(arguments);
+  std::vector<char*> envp = c_strings(environment);
   const Error stopping = make_error("exec " + arguments[0], "a signal says to stop");
   if (told_to_stop()) {
     return stopping;

@@ -169,6 +169,20 @@ bool raises_privileges(const std::string& path) {
   return getxattr(path.c_str(), "security.capability", nullptr, 0) > 0;
 }
 
+Result<std::string> keep_socket_file(const std::string& path) {
+  std::string backup = path + ".einhorn";
+  struct stat status {};
+  // What a pool left that had a sudden end.
+  if (lstat(backup.c_str(), &status) == 0 && S_ISSOCK(status.st_mode) &&
+      status.st_uid == geteuid()) {
+    unlink(backup.c_str());
+  }
+  if (link(path.c_str(), backup.c_str()) != 0) {
+    return Error{errno, "link " + path + " to " + backup, ""};
+  }
+  return backup;
+}
+
 std::string own_program_directory() {
   std::array<char, 4096> path{};
   const ssize_t length = readlink("/proc/self/exe", path.data(), path.size());

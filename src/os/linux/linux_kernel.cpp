@@ -22,6 +22,7 @@
 
 #include "base/limits.h"
 #include "os/linux/retry.h"
+#include "os/listeners.h"
 #include "os/own_file.h"
 #include "os/state_files.h"
 
@@ -75,6 +76,9 @@ Result<std::unique_ptr<LinuxKernel>> LinuxKernel::create() {
     return Error{errno, "epoll_create1", ""};
   }
   std::unique_ptr<LinuxKernel> kernel(new LinuxKernel(std::move(epoll)));
+  for (UniqueFd* place : {&kernel->places_[0], &kernel->places_[1], &kernel->nothing_}) {
+    place->reset(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+  }
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
     kernel->soft_descriptors_ = limit.rlim_cur;
@@ -168,7 +172,9 @@ Transfer LinuxKernel::write(int fd, std::string_view bytes) {
   return from_count(count);
 }
 
-Message LinuxKernel::receive(int socket) {
+namespace {
+
+Message take_message(int socket, int flags) {
   Message message;
   std::array<char, kMaxMessageBytes> buffer;  // not cleared: most messages are a few bytes
   iovec part{buffer.data(), buffer.size()};
@@ -181,7 +187,8 @@ Message LinuxKernel::receive(int socket) {
   header.msg_control = control.data();
   header.msg_controllen = control.size();
   const auto receive = [&] {
-    return retry([&] { return ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
+    return retry(
+        [&] { return ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | flags); });
   };
   ssize_t count = receive();
   if (count < 0 && errno == ECONNRESET) {
@@ -224,6 +231,27 @@ Message LinuxKernel::receive(int socket) {
   return message;
 }
 
+}  // namespace
+
+Message LinuxKernel::receive(int socket) { return take_message(socket, 0); }
+
+Message LinuxKernel::peek(int socket) {
+  Message message = take_message(socket, MSG_PEEK);
+  for (const int fd : message.fds) {
+    close_descriptor(fd);
+  }
+  message.fds.clear();
+  return message;
+}
+
+Status LinuxKernel::ask_for_senders(int socket) {
+  const int yes = 1;
+  if (setsockopt(socket, SOL_SOCKET, SO_PASSCRED, &yes, sizeof(yes)) != 0) {
+    return Error{errno, "setsockopt SO_PASSCRED", ""};
+  }
+  return Ok{};
+}
+
 Transfer LinuxKernel::send(int socket, std::string_view text, std::span<const int> fds) {
   CHECK(fds.size() <= kMaxMessageDescriptors);
   iovec part{const_cast<char*>(text.data()), text.size()};
@@ -255,6 +283,33 @@ Result<std::pair<int, int>> LinuxKernel::socket_pair() {
   return std::pair(pair[0], pair[1]);
 }
 
+Result<std::vector<OpenedListener>> LinuxKernel::open_listeners(const BindSpec& spec, int backlog) {
+  Result<std::vector<Listener>> listeners = os::open_listeners(spec, backlog, {});
+  if (!listeners) {
+    return listeners.error();
+  }
+  std::vector<OpenedListener> opened;
+  for (Listener& listener : *listeners) {
+    opened.push_back(
+        {listener.fd.release(), listener.address, listener.port, listener.device, listener.inode});
+  }
+  return opened;
+}
+
+Result<std::pair<int, int>> LinuxKernel::pipe() {
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return Error{errno, "pipe2", ""};
+  }
+  fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  // Fewer turns for whoever reads much. Other users have a quota, which many pipes would exceed.
+  if (geteuid() == 0) {
+    constexpr int kRoom = 1 << 20;
+    fcntl(ends[0], F_SETPIPE_SZ, kRoom);
+  }
+  return std::pair(ends[0], ends[1]);
+}
+
 void LinuxKernel::close(int fd) { close_descriptor(fd); }
 
 Result<int> LinuxKernel::raise(int fd, int least) {
@@ -274,7 +329,7 @@ Result<std::optional<SocketMade>> LinuxKernel::remake_socket(const std::string& 
     return std::optional<SocketMade>();
   }
   Result<SocketFile> made =
-      listening ? open_command_socket(path, mode, group) : open_notify_socket(path, mode);
+      listening ? open_command_socket(path, mode, group) : open_notify_socket(path, mode, group);
   if (!made) {
     return made.error();
   }

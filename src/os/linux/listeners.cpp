@@ -165,9 +165,9 @@ Result<std::vector<Listener>> open_listeners(const BindSpec& spec, int default_b
   const int backlog = spec.backlog.value_or(default_backlog);
   switch (spec.family) {
     case BindSpec::Family::kInet:
-      return listeners::open_inet(spec, backlog);
+      return listeners::open_inet(spec, backlog, inherited);
     case BindSpec::Family::kUnix:
-      return listeners::open_unix(spec, backlog);
+      return listeners::open_unix(spec, backlog, inherited);
     case BindSpec::Family::kInherited:
       return listeners::open_inherited(spec, backlog, inherited);
   }

@@ -100,22 +100,29 @@ Status set_options_before_bind(const BindSpec& spec, const Address& address, int
   return status;
 }
 
-Result<Listener> open_one(const BindSpec& spec, const Address& address, bool v6_only, int backlog) {
+Result<Listener> open_one(const BindSpec& spec, const Address& address, bool v6_only, int backlog,
+                          const InheritedSockets& stored) {
   const bool udp = is_udp(spec);
   const std::string shown = format_address(address, udp);
   const int type =
       (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | (spec.nonblock ? SOCK_NONBLOCK : 0);
   Listener listener;
   listener.spec = spec;
-  listener.fd.reset(socket(address.family(), type, 0));
+  listener.fd.reset(take_stored(stored, address, spec));
+  const bool is_bound = static_cast<bool>(listener.fd);
+  if (!is_bound) {
+    listener.fd.reset(socket(address.family(), type, 0));
+  }
   if (!listener.fd) {
     return bind_error(spec, "socket for " + shown, errno);
   }
   const int fd = listener.fd.get();
-  if (Status status = set_options_before_bind(spec, address, fd, v6_only); !status) {
+  if (Status status = is_bound ? set_tcp_options(spec, fd)
+                               : set_options_before_bind(spec, address, fd, v6_only);
+      !status) {
     return status.error();
   }
-  if (bind(fd, address.get(), address.length) != 0) {
+  if (!is_bound && bind(fd, address.get(), address.length) != 0) {
     return bind_error(spec, "bind " + shown, errno);
   }
   if (!udp && !spec.for_interception && listen(fd, backlog) != 0) {
@@ -128,13 +135,14 @@ Result<Listener> open_one(const BindSpec& spec, const Address& address, bool v6_
 }
 
 Result<std::vector<Listener>> open_group(const BindSpec& spec, std::vector<Address>& addresses,
-                                         int backlog) {
+                                         int backlog, const InheritedSockets& stored) {
   std::vector<Listener> group;
   std::uint16_t port = spec.port;
   for (Address& address : addresses) {
     set_port(address, port);
     // Of several addresses, the one for all of IPv6 must leave IPv4 to its neighbours.
-    Result<Listener> one = open_one(spec, address, spec.v6_only || addresses.size() > 1, backlog);
+    Result<Listener> one =
+        open_one(spec, address, spec.v6_only || addresses.size() > 1, backlog, stored);
     if (!one) {
       return std::move(one).error();
     }
@@ -145,38 +153,41 @@ Result<std::vector<Listener>> open_group(const BindSpec& spec, std::vector<Addre
 }
 
 // One socket for both families; for IPv4 alone where there is no IPv6.
-Result<std::vector<Listener>> open_everywhere(const BindSpec& spec, int backlog) {
-  Result<std::vector<Listener>> both = open_addresses(spec, {any_address(AF_INET6)}, backlog);
+Result<std::vector<Listener>> open_everywhere(const BindSpec& spec, int backlog,
+                                              const InheritedSockets& stored) {
+  Result<std::vector<Listener>> both =
+      open_addresses(spec, {any_address(AF_INET6)}, backlog, stored);
   if (both || (both.error().code != EAFNOSUPPORT && both.error().code != EADDRNOTAVAIL)) {
     return both;
   }
-  return open_addresses(spec, {any_address(AF_INET)}, backlog);
+  return open_addresses(spec, {any_address(AF_INET)}, backlog, stored);
 }
 
 }  // namespace
 
 Result<std::vector<Listener>> open_addresses(const BindSpec& spec, std::vector<Address> addresses,
-                                             int backlog) {
+                                             int backlog, const InheritedSockets& stored) {
   CHECK(!addresses.empty());
   const bool may_retry = spec.port == 0 && addresses.size() > 1;
   for (int attempt = 1;; ++attempt) {
-    Result<std::vector<Listener>> group = open_group(spec, addresses, backlog);
+    Result<std::vector<Listener>> group = open_group(spec, addresses, backlog, stored);
     if (group || !may_retry || group.error().code != EADDRINUSE || attempt == kPortAttempts) {
       return group;
     }
   }
 }
 
-Result<std::vector<Listener>> open_inet(const BindSpec& spec, int backlog) {
+Result<std::vector<Listener>> open_inet(const BindSpec& spec, int backlog,
+                                        const InheritedSockets& stored) {
   if (spec.host.empty()) {
-    return open_everywhere(spec, backlog);
+    return open_everywhere(spec, backlog, stored);
   }
   Result<std::vector<Address>> addresses = resolve(spec);
   if (!addresses) {
     return std::move(addresses).error();
   }
   drop_unusable(*addresses);
-  return open_addresses(spec, std::move(*addresses), backlog);
+  return open_addresses(spec, std::move(*addresses), backlog, stored);
 }
 
 }  // namespace einhorn::os::listeners

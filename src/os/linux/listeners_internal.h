@@ -40,13 +40,21 @@ void set_port(Address& address, std::uint16_t port);
 // Fills in address and port from what the kernel says.
 [[nodiscard]] Status read_bound_address(Listener& listener, bool datagram);
 
-[[nodiscard]] Result<std::vector<Listener>> open_inet(const BindSpec& spec, int backlog);
+// A duplicate of the socket with that address that the service manager has kept (its name there
+// begins with "einhorn-listen-"); -1: there is none.
+[[nodiscard]] int take_stored(const InheritedSockets& stored, const Address& address,
+                              const BindSpec& spec);
+
+[[nodiscard]] Result<std::vector<Listener>> open_inet(const BindSpec& spec, int backlog,
+                                                      const InheritedSockets& stored);
 // One listener an address, in order, with one port for all of them (the spec's; if that is 0, the
 // one the kernel chose for the first). Contract: at least one address.
 [[nodiscard]] Result<std::vector<Listener>> open_addresses(const BindSpec& spec,
                                                            std::vector<Address> addresses,
-                                                           int backlog);
-[[nodiscard]] Result<std::vector<Listener>> open_unix(const BindSpec& spec, int backlog);
+                                                           int backlog,
+                                                           const InheritedSockets& stored = {});
+[[nodiscard]] Result<std::vector<Listener>> open_unix(const BindSpec& spec, int backlog,
+                                                      const InheritedSockets& stored);
 [[nodiscard]] Result<std::vector<Listener>> open_inherited(const BindSpec& spec, int backlog,
                                                            const InheritedSockets& inherited);
 

@@ -158,6 +158,11 @@ Status bind_path(const BindSpec& spec, const Address& address, int fd) {
   }
 }
 
+bool is_socket_file(const std::string& path) {
+  struct stat status {};
+  return lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
 // Through a descriptor of the very file we made, so that nobody can put another in its place.
 Status change_owner(const Listener& listener, const Owner& owner) {
   const BindSpec& spec = listener.spec;
@@ -222,21 +227,27 @@ Status listen_on(Listener& listener, const Owner& owner, int backlog) {
 
 }  // namespace
 
-Result<std::vector<Listener>> open_unix(const BindSpec& spec, int backlog) {
+Result<std::vector<Listener>> open_unix(const BindSpec& spec, int backlog,
+                                        const InheritedSockets& stored) {
   const Result<Owner> owner = look_up_owner(spec);
   if (!owner) {
     return owner.error();
   }
   Listener listener;
   listener.spec = spec;
-  listener.fd.reset(
-      socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (spec.nonblock ? SOCK_NONBLOCK : 0), 0));
-  if (!listener.fd) {
-    return bind_error(spec, "socket for unix:" + spec.host, errno);
-  }
   const Address address = address_of(spec);
-  if (Status status = bind_path(spec, address, listener.fd.get()); !status) {
-    return std::move(status).error();
+  if (is_abstract(spec) || is_socket_file(spec.host)) {
+    listener.fd.reset(take_stored(stored, address, spec));
+  }
+  if (!listener.fd) {
+    listener.fd.reset(
+        socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (spec.nonblock ? SOCK_NONBLOCK : 0), 0));
+    if (!listener.fd) {
+      return bind_error(spec, "socket for unix:" + spec.host, errno);
+    }
+    if (Status status = bind_path(spec, address, listener.fd.get()); !status) {
+      return std::move(status).error();
+    }
   }
   if (Status status = listen_on(listener, *owner, backlog); !status) {
     remove_socket_file(listener);

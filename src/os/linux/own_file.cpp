@@ -131,6 +131,15 @@ OpenedFile open_log_file(const char* path) {
   return file;
 }
 
+Status check_log_file(const std::string& path, const std::string& option) {
+  const OpenedFile file = open_log_file(path.c_str());
+  if (file.fd < 0) {
+    return open_error(path, file, option);
+  }
+  close_descriptor(file.fd);
+  return Ok{};
+}
+
 const char* reason_of(const OpenedFile& file) {
   switch (file.refusal) {
     case Refusal::kNone:

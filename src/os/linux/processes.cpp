@@ -171,11 +171,60 @@ std::optional<MemoryUse> LinuxKernel::memory_of(Pid pid) {
   return MemoryUse{static_cast<std::uint64_t>(number_at(statm, 1)) * page};
 }
 
+std::optional<MemoryShares> LinuxKernel::shares_of(Pid pid) {
+  const std::string text = read_proc(pid, "smaps_rollup");
+  if (text.empty()) {
+    return std::nullopt;
+  }
+  const auto kilobytes = [&text](std::string_view name) -> std::uint64_t {
+    const std::size_t at = text.find(name);
+    if (at == std::string::npos) {
+      return 0;
+    }
+    const std::size_t digits = text.find_first_of("0123456789", at + name.size());
+    std::uint64_t value = 0;
+    if (digits != std::string::npos) {
+      std::from_chars(text.data() + digits, text.data() + text.size(), value);
+    }
+    return value * 1024;
+  };
+  return MemoryShares{kilobytes("\nPrivate_Clean:") + kilobytes("\nPrivate_Dirty:"),
+                      kilobytes("\nShared_Clean:") + kilobytes("\nShared_Dirty:")};
+}
+
+Result<std::string> LinuxKernel::own_program_directory() {
+  std::array<char, PATH_MAX> path{};
+  const ssize_t length = readlink("/proc/self/exe", path.data(), path.size() - 1);
+  if (length <= 0) {
+    return Error{errno, "readlink /proc/self/exe", ""};
+  }
+  const std::string_view whole(path.data(), static_cast<std::size_t>(length));
+  return std::string(whole.substr(0, whole.rfind('/')));
+}
+
+std::optional<Duration> LinuxKernel::cpu_time_of(Pid pid) {
+  const std::string stat = read_proc(pid, "stat");
+  // The program's name, in brackets, may hold anything.
+  const std::size_t name_end = stat.rfind(')');
+  if (name_end == std::string::npos) {
+    return std::nullopt;
+  }
+  const std::string_view rest = std::string_view(stat).substr(name_end + 2);
+  constexpr int kUserTicks = 11;
+  const std::int64_t ticks = number_at(rest, kUserTicks) + number_at(rest, kUserTicks + 1);
+  return Duration{
+      ticks * (std::chrono::nanoseconds{std::chrono::seconds{1}}.count() / sysconf(_SC_CLK_TCK))};
+}
+
 Status LinuxKernel::set_nice(int level) {
   if (setpriority(PRIO_PROCESS, 0, level) != 0) {
     return Error{errno, "setpriority", ""};
   }
   return Ok{};
+}
+
+Status LinuxKernel::set_affinity(Pid pid, const std::vector<std::uint32_t>& cpus) {
+  return os::set_affinity(pid, cpus);
 }
 
 void LinuxKernel::remove_file(const std::string& path, std::uint64_t device, std::uint64_t inode) {
@@ -215,8 +264,13 @@ Result<std::string> LinuxKernel::find_program(const std::string& name, const std
     if (is_program(absolute(name))) {
       return name;
     }
-    return make_error("Could not find " + name,
-                      name.starts_with('/') ? "" : "there is no " + plain_path(absolute(name)));
+    const std::string whole = plain_path(absolute(name));
+    return make_error("Could not find " + name, access(whole.c_str(), F_OK) == 0
+                                                    ? whole + " is no file"
+                                                    : "there is no " + whole);
+  }
+  if (name.empty()) {
+    return make_error("Could not find the program", "its name is empty");
   }
   std::size_t begin = 0;
   while (begin <= path.size()) {

@@ -22,6 +22,7 @@
 
 #include "base/limits.h"
 #include "os/descriptors.h"
+#include "os/identity.h"
 #include "os/linux/retry.h"
 #include "os/own_file.h"
 
@@ -79,23 +80,10 @@ Status remove_dead_socket(const std::string& path) {
   return Ok{};
 }
 
-// A group by its name or number.
-std::optional<gid_t> group_id(const std::string& name) {
-  if (const struct group* entry = getgrnam(name.c_str())) {
-    return entry->gr_gid;
-  }
-  gid_t number = 0;
-  const auto [end, failed] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (failed != std::errc{} || end != name.data() + name.size()) {
-    return std::nullopt;
-  }
-  return number;
-}
-
 // Through a descriptor of the very file we made, so that nobody can put another in its place.
 Status give_to_group(const std::string& path, const SocketFile& socket, const std::string& group) {
   const std::string what = "--socket-group " + group;
-  const std::optional<gid_t> id = group_id(group);
+  const Result<std::uint32_t> id = find_group(group);
   if (!id) {
     return make_error(what, "no such group");
   }
@@ -226,8 +214,15 @@ Result<SocketFile> open_command_socket(const std::string& path, std::uint32_t mo
   return socket;
 }
 
-Result<SocketFile> open_notify_socket(const std::string& path, std::uint32_t mode) {
+Result<SocketFile> open_notify_socket(const std::string& path, std::uint32_t mode,
+                                      const std::string& group) {
   Result<SocketFile> socket = bind_socket(path, SOCK_DGRAM, mode);
+  if (socket && !group.empty()) {
+    if (Status given = give_to_group(path, *socket, group); !given) {
+      unlink(path.c_str());
+      return given.error();
+    }
+  }
   if (socket) {
     const int size = 8 << 20;
     setsockopt(socket->fd.get(), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
@@ -325,14 +320,5 @@ void open_standard_descriptors() {
 }
 
 bool is_set_user_id() { return getuid() != geteuid() || getgid() != getegid(); }
-
-std::uint32_t cpu_count() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) {
-    return static_cast<std::uint32_t>(CPU_COUNT(&set));
-  }
-  return 1;
-}
 
 }  // namespace einhorn::os

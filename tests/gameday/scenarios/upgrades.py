@@ -1,9 +1,11 @@
 """New versions that do not work, and very many that do."""
 
+import json
 import os
 import re
+import signal
 
-from day import scenario
+from day import Traffic, scenario
 from harness import wait_until
 from harness.processes import descendants, open_descriptors
 
@@ -68,11 +70,11 @@ def new_version_exits_0(day):
 
 
 class Holdings:
-    """What all processes of a pool have: descriptors by kind, memory, zombies, files."""
+    """What all processes of a pool have: descriptors by kind, memory, zombies, files. Nobody is
+    asked: a connection to the master would be one of its descriptors."""
 
-    def __init__(self, pool):
+    def __init__(self, pool, workers):
         guard, master = pool.process.pid, current_master(pool)
-        workers = pool.pids()
         self.descriptors = {"guard": kinds(guard), "master": kinds(master)}
         self.descriptors["workers"] = sorted(tuple(kinds(pid)) for pid in workers)
         self.memory_kb = {"guard": private_kb(guard), "master": private_kb(master)}
@@ -87,20 +89,20 @@ def kinds(pid):
     return sorted(re.sub(r"\[\d+\]| \(deleted\)", "", t) for t in open_descriptors(pid).values())
 
 
-def idle(pool):
+def idle(pool, pids):
     """No worker has a client, the master is alone with its guard."""
-    pids = pool.pids()
     sockets = [kinds(pid).count("socket:") for pid in pids]
     master = kinds(current_master(pool)).count("socket:")
     return sockets == [1] * len(pids) and master == 4
 
 
 def private_kb(pid):
-    """Memory that is this process's alone."""
+    """Memory that this process has written to. Clean pages of the program are its alone, too, from
+    the moment nobody else runs that program."""
     total = 0
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         for line in file:
-            if line.startswith(("Private_Clean", "Private_Dirty", "Private_Hugetlb")):
+            if line.startswith(("Private_Dirty", "Private_Hugetlb")):
                 total += int(line.split()[1])
     return total
 
@@ -130,8 +132,17 @@ def a_thousand_upgrades(day):
         pool.wait_ready(4, deadline=30)
         wait_until(lambda: len(day.workers()) == 4, 30, "old workers leave")
         wait_until(lambda: not [s for s in descendants() if s.state == "Z"], 10, "zombies")
-        wait_until(lambda: idle(pool), 30, "connections that are closed")
-        return Holdings(pool)
+        wait_until(lambda: idle(pool, day.workers()), 30, "connections that are closed")
+        seen = [Holdings(pool, day.workers())]
+
+        def the_same_again():  # a connection may just be closing
+            seen.append(Holdings(pool, day.workers()))
+            return len(seen) >= 4 and all(
+                each.descriptors == seen[-1].descriptors for each in seen[-4:]
+            )
+
+        wait_until(the_same_again, 30, "descriptors that stay")
+        return seen[-1]
 
     with day.load(pool):
         for _ in range(5):
@@ -161,3 +172,50 @@ def a_thousand_upgrades(day):
         f" {before.snapshot_kb} -> {after.snapshot_kb} kB; no zombie; {after.processes} processes"
         " before and after"
     )
+
+
+@scenario(
+    "sockets-come-and-go",
+    """The config file gets a second socket, and loses it again, with a reload each time, and the master
+    is killed with -9 after every other one: what comes over the first socket notices nothing, nothing
+    that comes over the second one while it is there is lost, and it is closed in the end.""",
+    lasts=(2, 20),
+)
+def sockets_come_and_go(day):
+    file = day.directory / "einhorn.yaml"
+    path = day.directory / "second.sock"
+    first = "127.0.0.1:0,rn,name=web"
+
+    def write(*binds):
+        file.write_text(json.dumps({"bind": list(binds)}))
+
+    def reload(sockets, kill):
+        version = pool.state_json()["version"]
+        answer = pool.command("reload", id=1)
+        day.expect("Reloading" in answer, f"a reload: {answer}")
+        if kill:
+            os.kill(current_master(pool), signal.SIGKILL)
+        pool.wait_state(
+            lambda s: s["version"] > version and not s["upgrading"] and len(s["sockets"]) == sockets,
+            60,
+            f"{sockets} sockets",
+        )
+        pool.wait_ready(4, deadline=30)
+
+    write(first)
+    pool = day.pool(bind=("--config", file))
+    address = pool.address
+    with day.load(pool) as traffic:
+        for turn in range(day.lasts):
+            write(first, f"unix:{path}")
+            reload(2, kill=turn % 2 == 1)
+            beside = Traffic(day, f"unix:{path}", 200)
+            day.traffic.append(beside)
+            beside.wait_more(50)
+            beside.stop()
+            write(first)
+            reload(1, kill=turn % 2 == 0)
+            day.expect(not path.exists(), "the second socket's file is gone")
+            day.expect(pool.address == address, "the first socket is the same")
+            traffic.wait_more(50)
+    day.saw(f"{day.lasts} times a socket more and one fewer, {day.lasts} masters killed meanwhile")

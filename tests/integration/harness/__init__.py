@@ -5,6 +5,7 @@
     wire        the command socket in JSON and YAML
     pool        one einhorn with its own directory
     load        requests, each of them accounted for
+    manager     a service manager, as systemd is one
     terminal    a program at a terminal of its own
     upgrades    releases to go from and to, what is said and seen meanwhile
     stranger    what another user of the machine can do

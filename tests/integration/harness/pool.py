@@ -1,5 +1,6 @@
 """One einhorn with its own directory, its log, its command socket and its processes."""
 
+import contextlib
 import json
 import os
 import re
@@ -307,8 +308,17 @@ class Pool:
     def address(self):
         return self.addresses()[0]
 
+    def kill_worker(self, pid):
+        """SIGKILL to a worker, and waits until the master knows that it is gone."""
+        os.kill(pid, signal.SIGKILL)
+        self.wait_state(lambda s: pid not in {w["pid"] for w in s["workers"]}, 20, f"the end of {pid}")
+
     def kill_master(self):
         """SIGKILL to the master, and waits until another one answers; returns the new pid."""
-        old = self.master_pid
-        os.kill(old, signal.SIGKILL)
+        old = None
+        while old is None:
+            pid = self.master_pid
+            with contextlib.suppress(ProcessLookupError):  # it has just handed over and left
+                os.kill(pid, signal.SIGKILL)
+                old = pid
         return self.wait_state(lambda s: s["master"] != old, 15, "a new master")["master"]

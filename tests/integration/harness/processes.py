@@ -50,6 +50,10 @@ def is_alive(pid):
     return stat is not None and stat.state not in "ZX"
 
 
+# Pids of children that outlive single tests; with what is below them they are nobody's leftovers.
+kept = set()
+
+
 def descendants(root=None):
     """Stats of all processes below `root` (default: this process), zombies too."""
     root = os.getpid() if root is None else root
@@ -61,7 +65,7 @@ def descendants(root=None):
                 children.setdefault(stat.ppid, []).append(stat)
     found, queue = [], [root]
     while queue:
-        below = children.get(queue.pop(0), [])
+        below = [stat for stat in children.get(queue.pop(0), []) if stat.pid not in kept]
         found += below
         queue += [stat.pid for stat in below]
     return found

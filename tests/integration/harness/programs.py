@@ -6,6 +6,7 @@ missing or older than their source. EINHORN_COMMAND puts another command line in
 import os
 import shlex
 import subprocess
+import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,6 +34,13 @@ def worker(name):
     return _built(SOURCES / f"{name}.cpp", name, ["-pthread", "-static-libstdc++", "-static-libgcc"])
 
 
+def preloaded(name):
+    """A sample worker as a library for einhorn -p, as an absolute path."""
+    header = ["-include", str(ROOT / "preload" / "einhorn" / "preload.h")]
+    flags = ["-shared", "-fPIC", "-pthread", "-Dmain=einhorn_main", *header]
+    return _built(SOURCES / f"{name}.cpp", f"lib{name}.so", flags)
+
+
 def interposed(name):
     """A library of tests/interpose for LD_PRELOAD, as an absolute path."""
     return _built(INTERPOSED / f"{name}.cpp", f"{name}.so", ["-shared", "-fPIC"])
@@ -44,7 +52,8 @@ def _built(source, name, flags):
     changed = max(path.stat().st_mtime for path in (source, *source.parent.glob("*.h")))
     if not built.exists() or built.stat().st_mtime < changed:
         built.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = f"{built}.{os.getpid()}"
+        # Not the pid: two that build at once may each be 1 in a namespace of its own.
+        unfinished = f"{built}.{uuid.uuid4().hex}"
         command = ["g++", "-std=c++20", "-O1", *flags, str(source), "-o", unfinished]
         subprocess.run(command, check=True)
         os.rename(unfinished, built)

@@ -1,0 +1,68 @@
+// The values of options: numbers, times, counts, each with the error that names what is allowed.
+//
+// Internal to the command line (master/option_table.h).
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "base/instant.h"
+#include "base/result.h"
+
+namespace einhorn::master {
+
+inline constexpr std::uint32_t kMostCount = 1'000'000;
+
+// `"x" WHY`, without an operation.
+[[nodiscard]] Error wrong(const std::string& value, const std::string& why);
+
+// The whole of the text as a number in one plain form; none if it is not.
+template <typename Number, typename... Form>
+std::optional<Number> read_number(std::string_view text, Form... form) {
+  Number number{};
+  const char* end = text.data() + text.size();
+  const auto [stop, code] = std::from_chars(text.data(), end, number, form...);
+  if (code != std::errc() || stop != end) {
+    return std::nullopt;
+  }
+  return number;
+}
+
+[[nodiscard]] Result<std::int64_t> parse_integer(const std::string& value, std::int64_t least,
+                                                 std::int64_t most);
+
+// "a,b" -> "a", "b"
+[[nodiscard]] std::vector<std::string> split_list(const std::string& value);
+
+enum class Zero { kAllowed, kRefused };
+[[nodiscard]] Result<Duration> parse_seconds(const std::string& value, Zero zero);
+
+// A number of workers, also as an expression (master/expression.h).
+[[nodiscard]] Result<std::int64_t> parse_count(const std::string& value);
+
+// Gives the value to `member`, or passes the error on.
+template <typename T, typename Member>
+Status assign(Result<T> value, Member& member) {
+  if (!value) {
+    return std::move(value).error();
+  }
+  member = static_cast<Member>(*value);
+  return Ok{};
+}
+
+template <typename T, typename Member>
+Status assign(Result<T> value, std::optional<Member>& member) {
+  if (!value) {
+    return std::move(value).error();
+  }
+  member = static_cast<Member>(*value);
+  return Ok{};
+}
+
+}  // namespace einhorn::master

@@ -1,0 +1,220 @@
+#include "sim/zygotes.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <vector>
+
+namespace einhorn::sim {
+namespace {
+
+using Kind = os::Transfer::Kind;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+constexpr std::string_view kVariable = "EINHORN_ZYGOTE_FD=";
+
+std::uint64_t number_behind(const std::string& text, std::string_view name) {
+  std::uint64_t number = 0;
+  const std::size_t at = text.find(name);
+  if (at != std::string::npos) {
+    std::from_chars(text.data() + at + name.size(), text.data() + text.size(), number);
+  }
+  return number;
+}
+
+}  // namespace
+
+bool Zygotes::is_one(const os::SpawnSpec& spec) {
+  return std::any_of(spec.environment.begin(), spec.environment.end(),
+                     [](const std::string& variable) { return variable.starts_with(kVariable); });
+}
+
+Result<os::Spawned> Zygotes::start(SimulatedKernel& by, const os::SpawnSpec& spec) {
+  Random& random = world_.random;
+  if (world_.no_processes && random.chance(700)) {
+    return Error{EAGAIN, "spawn " + spec.program, ""};
+  }
+  const ProcessPtr process =
+      world_.start_process(ProcessKind::kZygote, spec.sibling ? by.own_parent() : by.own_pid());
+  os::Spawned spawned;
+  spawned.pid = process->pid;
+  spawned.pidfd = by.adopt(std::make_shared<Pidfd>(world_.census, process));
+  if (world_.faults && random.chance(world_.plan.stage_failures)) {
+    spawned.failed = Error{ENOENT, "exec " + spec.program, ""};
+    world_.end(process, {1, 127});
+    return spawned;
+  }
+  const auto model = std::make_shared<Model>();
+  model->process = process;
+  model->directory = spec.directory;
+  world_.expect(!spec.descriptors.empty(), "ownership", "a zygote gets no socket");
+  model->socket = std::dynamic_pointer_cast<PacketEnd>(by.file(spec.descriptors.back().from));
+  world_.expect(model->socket != nullptr, "ownership", "a zygote gets the wrong socket");
+  models_[process->pid] = model;
+  world_.note("process", std::to_string(process->pid) + " is a zygote in " + spec.directory);
+  load(model);
+  return spawned;
+}
+
+void Zygotes::load(const std::shared_ptr<Model>& model) {
+  Random& random = world_.random;
+  const Duration soon = random.skewed(milliseconds{1}, seconds{5});
+  const bool bad = world_.faults && workers_.is_bad(model->directory);
+  const bool faulty = world_.faults && random.chance(150);
+  if (bad || faulty) {
+    switch (random.below(6)) {
+      case 0:
+        end_after(model, soon, {1, 3});
+        return;
+      case 1:
+        end_after(model, soon, {2, random.chance(500) ? SIGSEGV : SIGKILL});
+        return;
+      case 2:
+        return;  // hangs
+      case 3:
+        world_.after(soon, [this, model] {
+          if (!model->process->dead) {
+            model->socket.reset();  // it has closed what was not its own
+          }
+        });
+        return;
+      default:
+        world_.after(soon, [this, model] {
+          if (!model->process->dead) {
+            say(*model, model->process->pid, "ERRNO=22\nSTATUS=the code is broken");
+            world_.end(model->process, {1, 1});
+          }
+        });
+        return;
+    }
+  }
+  world_.after(soon, [this, model] {
+    if (!model->process->dead) {
+      model->ready = true;
+      say(*model, model->process->pid, "READY=1");
+      poke();
+    }
+  });
+  if (world_.faults && random.chance(300)) {
+    end_after(model, random.duration(milliseconds{1}, minutes{1}), {2, SIGKILL});
+  }
+}
+
+void Zygotes::end_after(const std::shared_ptr<Model>& model, Duration delay, os::Ended how) {
+  world_.after(delay, [this, model, how] {
+    if (!model->process->dead && world_.faults) {
+      world_.note("fault", "zygote " + std::to_string(model->process->pid) + " ends");
+      world_.end(model->process, how);
+    }
+  });
+}
+
+void Zygotes::say(const Model& model, Pid sender, const std::string& text) {
+  if (model.socket != nullptr) {
+    model.socket->send({text, {}, {sender, 0, 0}});
+  }
+}
+
+void Zygotes::poke() {
+  std::vector<std::shared_ptr<Model>> all;
+  for (const auto& [pid, model] : models_) {
+    all.push_back(model);
+  }
+  for (const auto& model : all) {
+    if (!model->planned && model->socket != nullptr && !model->process->dead && model->ready &&
+        !model->silent && model->socket->readable()) {
+      model->planned = true;
+      world_.after(world_.random.skewed(microseconds{10}, milliseconds{20}), [this, model] {
+        model->planned = false;
+        if (!model->process->dead && model->socket != nullptr) {
+          serve(model);
+        }
+      });
+    } else if (!model->planned && model->socket != nullptr && !model->process->dead &&
+               !model->ready && model->socket->readable()) {
+      Packet packet;  // nobody asks before it is ready: this is the end of its master's side
+      if (model->socket->receive(packet) == Kind::kClosed) {
+        model->planned = true;
+        world_.after(seconds{1}, [this, model] { world_.end(model->process, {1, 0}); });
+      }
+    }
+  }
+}
+
+void Zygotes::serve(const std::shared_ptr<Model>& model) {
+  Packet packet;
+  const Kind kind = model->socket->receive(packet);
+  if (kind == Kind::kClosed) {
+    world_.end(model->process, {1, 0});
+    return;
+  }
+  if (kind == Kind::kDone) {
+    fork(model, packet.text);
+  }
+  poke();
+}
+
+void Zygotes::fork(const std::shared_ptr<Model>& model, const std::string& order) {
+  Random& random = world_.random;
+  const std::uint64_t id = number_behind(order, "FORK=");
+  if (id <= model->last) {
+    return;  // said again by a new master
+  }
+  model->last = id;
+  if (world_.faults && random.chance(20)) {
+    model->silent = true;
+    return;
+  }
+  if ((world_.no_processes && random.chance(700)) || (world_.faults && random.chance(20))) {
+    say(*model, model->process->pid,
+        "FAILED=" + std::to_string(id) + "\nERRNO=11\nSTATUS=fork: try again");
+    return;
+  }
+  WorkerId worker;
+  worker.epoch.value = id;
+  worker.slot.value = static_cast<std::uint32_t>(number_behind(order, "EINHORN_CHILD_INDEX="));
+  // A child of whoever is above the zygote, by the death of the process in between.
+  const ProcessPtr process = world_.start_process(ProcessKind::kWorker, model->process->pid);
+  process->parent = world_.heir_of(process);
+  process->group = model->process->group;
+  process->worker = worker;
+  process->known = false;
+  process->forked = true;
+  ++forked_;
+  world_.note("process", std::to_string(process->pid) + " is forked by zygote " +
+                             std::to_string(model->process->pid));
+  const auto socket = model->socket;  // its own copy
+  const std::string directory = model->directory;
+  world_.after(random.skewed(microseconds{10}, milliseconds{5}), [this, process, socket, worker,
+                                                                  directory, model] {
+    if (process->dead) {
+      return;
+    }
+    process->group = process->pid;
+    if (socket->send({"FORKED=" + std::to_string(worker.epoch.value), {}, {process->pid, 0, 0}}) !=
+        Kind::kDone) {
+      world_.end(process, {1, 1});
+      return;
+    }
+    workers_.adopt(process, directory);
+  });
+  if (world_.faults && random.chance(30)) {
+    end_after(model, random.skewed(Duration::zero(), milliseconds{5}), {2, SIGKILL});
+  }
+}
+
+void Zygotes::forget(const ProcessPtr& dead) {
+  const auto found = models_.find(dead->pid);
+  if (found != models_.end() && found->second->process == dead) {
+    found->second->socket.reset();
+    models_.erase(found);
+  }
+}
+
+void Zygotes::clear() { models_.clear(); }
+
+}  // namespace einhorn::sim

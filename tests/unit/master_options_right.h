@@ -1,0 +1,385 @@
+// A right use of every option, and how to see that it did something.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "master/options.h"
+
+namespace einhorn::master::testing {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using Mode = Options::Mode;
+using Words = std::vector<std::string>;
+
+struct RightUse {
+  const char* option;  // the long name, for the check that every one is here
+  Words words;
+  std::function<bool(const Options&)> holds;
+};
+
+inline const std::vector<RightUse>& right_uses() {
+  static const std::vector<RightUse> uses = {
+      {"bind",
+       {"-b", "127.0.0.1:80,r", "--bind=8080", "-b[::1]:0"},
+       [](const Options& o) {
+         return o.binds.size() == 3 && o.binds[0].text == "127.0.0.1:80,r" &&
+                o.binds[0].reuse_address && o.binds[1].port == 8080 && o.binds[2].host == "::1";
+       }},
+      {"command-name", {"-c", "shop"}, [](const Options& o) { return o.settings.name == "shop"; }},
+      {"command-name",
+       {"--command-name", "my shop.1"},
+       [](const Options& o) { return o.settings.name == "my shop.1"; }},
+      {"socket-path",
+       {"-d", "/x/s"},
+       [](const Options& o) {
+         return o.settings.socket_path == "/x/s" && o.settings.socket_path_given == "/x/s";
+       }},
+      {"pidfile",
+       {"-e", "p"},
+       [](const Options& o) {
+         return o.settings.pidfile == "p" && o.settings.pidfile_given == "p";
+       }},
+      {"lockfile",
+       {"--lockfile=l"},
+       [](const Options& o) {
+         return o.settings.lockfile == "l" && o.settings.lockfile_given == "l";
+       }},
+      {"command-socket-as-fd",
+       {"-g"},
+       [](const Options& o) { return o.settings.command_socket_as_fd; }},
+      {"help", {"-h"}, [](const Options& o) { return o.mode == Mode::kHelp; }},
+      {"kill-children-on-exit",
+       {"-gk"},
+       [](const Options& o) {
+         return o.settings.kill_children_on_exit && o.settings.command_socket_as_fd;
+       }},
+      {"number", {"-n", "2*2+1"}, [](const Options& o) { return o.config.number == 5; }},
+      {"number", {"-n", "auto"}, [](const Options& o) { return o.config.number >= 1; }},
+      {"workers", {"--workers", "4"}, [](const Options& o) { return o.config.number == 4; }},
+      {"env", {"--env", "A=b=c"}, [](const Options& o) { return o.env == Words{"A=b=c"}; }},
+      {"env", {"--env=A="}, [](const Options& o) { return o.env == Words{"A="}; }},
+      {"env-file",
+       {"--env-file", "a", "--env-file=b"},
+       [](const Options& o) {
+         return o.env_files == Words({"a", "b"});
+       }},
+      {"config",
+       {"--config", "x.yaml"},
+       [](const Options& o) { return o.config_path == "x.yaml"; }},
+      {"umask",
+       {"--umask", "027"},
+       [](const Options& o) { return o.settings.privileges.umask == 027U; }},
+      {"user", {"--user", "www"}, [](const Options& o) { return o.user == "www"; }},
+      {"group",
+       {"--group", "a,b", "--group=c"},
+       [](const Options& o) {
+         return o.groups == Words({"a", "b", "c"});
+       }},
+      {"chroot",
+       {"--chroot", "/x"},
+       [](const Options& o) { return o.settings.privileges.root == "/x"; }},
+      {"no-new-privs",
+       {"--no-new-privs"},
+       [](const Options& o) { return o.settings.privileges.no_new_privs; }},
+      {"capabilities",
+       {"--capabilities", "cap_chown,KILL"},
+       [](const Options& o) { return o.settings.privileges.capabilities == 0x21U; }},
+      {"capabilities",
+       {"--capabilities", "none"},
+       [](const Options& o) { return o.settings.privileges.capabilities == 0U; }},
+      {"master-user",
+       {"--master-user", "m"},
+       [](const Options& o) { return o.master_user == "m"; }},
+      {"cpu-affinity",
+       {"--cpu-affinity", "0-3,8"},
+       [](const Options& o) { return o.cpu_affinity == "0-3,8"; }},
+      {"ionice",
+       {"--ionice", "best-effort:6"},
+       [](const Options& o) { return o.settings.privileges.io_priority == (2 << 13 | 6); }},
+      {"oom-score-adj",
+       {"--oom-score-adj", "-5"},
+       [](const Options& o) { return o.settings.privileges.oom_score_adj == -5; }},
+      {"daemonize", {"--daemonize"}, [](const Options& o) { return o.daemonize; }},
+      {"pool", {"--pool", "web"}, [](const Options& o) { return o.pool == "web"; }},
+      {"check-config",
+       {"--check-config"},
+       [](const Options& o) { return o.mode == Mode::kCheckConfig; }},
+      {"print-config",
+       {"--print-config"},
+       [](const Options& o) { return o.mode == Mode::kPrintConfig; }},
+      {"config-schema",
+       {"--config-schema"},
+       [](const Options& o) { return o.mode == Mode::kConfigSchema; }},
+      {"backlog", {"-l", "1"}, [](const Options& o) { return o.settings.backlog == 1; }},
+      {"backlog",
+       {"--backlog", "65535"},
+       [](const Options& o) { return o.settings.backlog == 65535; }},
+      {"ack-mode",
+       {"-m", "manual"},
+       [](const Options& o) { return o.config.ack_mode == pool::AckMode::kManual; }},
+      {"ack-mode",
+       {"--ack-mode=notify"},
+       [](const Options& o) { return o.config.ack_mode == pool::AckMode::kNotify; }},
+      {"ack-mode",
+       {"-m", "listen", "--intercept"},
+       [](const Options& o) { return o.config.ack_mode == pool::AckMode::kListen; }},
+      {"intercept",
+       {"--intercept"},
+       [](const Options& o) {
+         return o.intercept == Options::Intercept::kAuto && o.config.stop_signal == SIGTERM &&
+                o.config.ack_mode == pool::AckMode::kListen && o.settings.intercept_rules.empty();
+       }},
+      {"intercept",
+       {"--intercept=seccomp", "--stop-signal", "QUIT", "-m2"},
+       [](const Options& o) {
+         return o.intercept == Options::Intercept::kSeccomp && o.config.stop_signal == SIGQUIT &&
+                o.config.ack_mode == pool::AckMode::kTimer;
+       }},
+      {"intercept",
+       {"--intercept", "3000=8080", "--intercept=unix:/a=web"},
+       [](const Options& o) {
+         return o.settings.intercept_rules == std::vector<std::string>{"3000=8080", "unix:/a=web"};
+       }},
+      {"drain",
+       {"--intercept=preload", "--drain", "2.5"},
+       [](const Options& o) {
+         return o.intercept == Options::Intercept::kPreload &&
+                o.settings.intercept_drain == milliseconds{2500};
+       }},
+      {"listen-probe",
+       {"--intercept", "--listen-probe", "http:/health"},
+       [](const Options& o) { return o.settings.listen_probe == "http:/health"; }},
+      {"intercept-all",
+       {"--intercept-all"},
+       [](const Options& o) {
+         return o.settings.intercept_all && o.intercept == Options::Intercept::kAuto;
+       }},
+      {"intercept-io-uring",
+       {"--intercept-io-uring"},
+       [](const Options& o) { return o.settings.intercept_io_uring; }},
+      {"intercept-fd",
+       {"--intercept-fd", "7"},
+       [](const Options& o) { return o.mode == Mode::kWatch && o.state_fd == 7; }},
+      {"ack-mode",
+       {"-m", "manual", "-m1.5"},
+       [](const Options& o) {
+         return o.config.ack_mode == pool::AckMode::kTimer &&
+                o.config.ack_delay == milliseconds{1500};
+       }},
+      {"ack-mode", {"-m", "0"}, [](const Options& o) { return o.config.ack_delay == seconds{0}; }},
+      {"number", {"-n3"}, [](const Options& o) { return o.config.number == 3; }},
+      {"number", {"--num", "100000"}, [](const Options& o) { return o.config.number == 100000; }},
+      {"number", {"-n", "007"}, [](const Options& o) { return o.config.number == 7; }},
+      {"quiet", {"-q"}, [](const Options& o) { return o.settings.verbosity == 2; }},
+      {"quiet", {"-qqq"}, [](const Options& o) { return o.settings.verbosity == 2; }},
+      {"quiet", {"-qv"}, [](const Options& o) { return o.settings.verbosity == 1; }},
+      {"verbose", {"-v", "-v"}, [](const Options& o) { return o.settings.verbosity == 0; }},
+      {"seconds",
+       {"-s", "0.1"},
+       [](const Options& o) { return o.config.seconds == milliseconds{100}; }},
+      {"seconds", {"-s", "1e1"}, [](const Options& o) { return o.config.seconds == seconds{10}; }},
+      {"signal-timeout",
+       {"-t", "5"},
+       [](const Options& o) { return o.config.signal_timeout == seconds{5}; }},
+      {"signal-timeout",
+       {"--signal-timeout=1.5"},
+       [](const Options& o) { return o.config.signal_timeout == milliseconds{1500}; }},
+      {"ack-timeout",
+       {"--ack-timeout", "0"},
+       [](const Options& o) { return o.config.ack_timeout == seconds{0}; }},
+      {"ack-timeout",
+       {"--ack-timeout=60"},
+       [](const Options& o) { return o.config.ack_timeout == seconds{60}; }},
+      {"give-up", {"--give-up", "3"}, [](const Options& o) { return o.config.give_up == 3; }},
+      {"stop-signal",
+       {"--stop-signal", "term"},
+       [](const Options& o) { return o.config.stop_signal == SIGTERM; }},
+      {"stop-signal",
+       {"--stop-signal=SIGQUIT"},
+       [](const Options& o) { return o.config.stop_signal == SIGQUIT; }},
+      {"max-unacked",
+       {"--max-unacked", "2"},
+       [](const Options& o) {
+         return o.config.max_unacked == 2 && o.settings.max_unacked_given == 2U;
+       }},
+      {"max-upgrade-additional",
+       {"--max-upgrade-additional=4"},
+       [](const Options& o) { return o.config.max_upgrade_additional == 4U; }},
+      {"drain-timeout",
+       {"--drain-timeout", "0.5"},
+       [](const Options& o) { return o.config.drain_timeout == milliseconds{500}; }},
+      {"canary", {"--canary", "0"}, [](const Options& o) { return o.config.canary == 0; }},
+      {"canary", {"--canary", "2"}, [](const Options& o) { return o.config.canary == 2; }},
+      {"canary-seconds",
+       {"--canary-seconds", "2"},
+       [](const Options& o) { return o.config.canary_seconds == seconds{2}; }},
+      {"upgrade-failures",
+       {"--upgrade-failures", "0"},
+       [](const Options& o) { return o.config.upgrade_failures == 0; }},
+      {"upgrade-timeout",
+       {"--upgrade-timeout", "600"},
+       [](const Options& o) { return o.config.upgrade_timeout == seconds{600}; }},
+      {"chdir", {"--chdir", "app"}, [](const Options& o) { return o.settings.directory == "app"; }},
+      {"socket-mode",
+       {"--socket-mode", "0660"},
+       [](const Options& o) { return o.settings.socket_mode == 0660; }},
+      {"socket-group",
+       {"--socket-group", "www"},
+       [](const Options& o) { return o.settings.socket_group == "www"; }},
+      {"log-format",
+       {"--log-format", "json"},
+       [](const Options& o) { return o.settings.log_json; }},
+      {"log-format",
+       {"--log-format=json", "--log-format=text"},
+       [](const Options& o) { return !o.settings.log_json; }},
+      {"log-file",
+       {"--log-file", "l"},
+       [](const Options& o) { return o.settings.log_file == "l"; }},
+      {"drop-env-var",
+       {"--drop-env-var", "A", "--drop-env-var", "B"},
+       [](const Options& o) {
+         return o.settings.drop_environment == Words{"A", "B"};
+       }},
+      {"reexec-as",
+       {"--reexec-as", "bundle exec 'my einhorn'"},
+       [](const Options& o) {
+         return o.settings.reexec_commandline == Words{"bundle", "exec", "my einhorn"};
+       }},
+      {"nice",
+       {"--nice", "-5"},
+       [](const Options& o) { return o.settings.nice_master == -5 && !o.settings.nice_worker; }},
+      {"nice",
+       {"--nice=1:19:/opt/renice -x"},
+       [](const Options& o) {
+         return o.settings.nice_master == 1 && o.settings.nice_worker == 19 &&
+                o.settings.renice_command == "/opt/renice -x";
+       }},
+      {"preload",
+       {"-p", "app.rb"},
+       [](const Options& o) { return o.settings.preload == "app.rb"; }},
+      {"preload",
+       {"-p", "shop.web:serve"},
+       [](const Options& o) { return o.settings.preload == "shop.web:serve"; }},
+      {"preload-language",
+       {"-p", "app", "--preload-language", "perl"},
+       [](const Options& o) { return o.settings.preload_language == "perl"; }},
+      {"preload-interpreter",
+       {"-p", "app.py", "--preload-interpreter", "/opt/python"},
+       [](const Options& o) { return o.settings.preload_interpreter == "/opt/python"; }},
+      {"preload-command",
+       {"--preload-command", "./zygote 'a b'"},
+       [](const Options& o) {
+         return o.settings.preload_command == std::vector<std::string>{"./zygote", "a b"};
+       }},
+      {"preload-timeout",
+       {"-p", "app.py", "--preload-timeout", "2.5"},
+       [](const Options& o) {
+         return o.settings.preload_timeout == std::chrono::milliseconds{2500};
+       }},
+      {"preload-fallback",
+       {"-p", "app.py", "--preload-fallback"},
+       [](const Options& o) { return o.settings.preload_fallback; }},
+      {"gc-before-fork",
+       {"--gc-before-fork"},
+       [](const Options& o) { return o.settings.gc_before_fork; }},
+      {"with-state-fd",
+       {"--with-state-fd", "7"},
+       [](const Options& o) { return o.mode == Mode::kMaster && o.state_fd == 7; }},
+      {"upgrade-check",
+       {"--upgrade-check"},
+       [](const Options& o) { return o.mode == Mode::kUpgradeCheck; }},
+      {"capture",
+       {"--capture"},
+       [](const Options& o) { return o.settings.capture && o.settings.capture_file.empty(); }},
+      {"capture",
+       {"--capture=out"},
+       [](const Options& o) { return o.settings.capture && o.settings.capture_file == "out"; }},
+      {"capture-file",
+       {"--capture-file", "out"},
+       [](const Options& o) { return o.settings.capture && o.settings.capture_file == "out"; }},
+      {"agent",
+       {"--agent", "127.0.0.1:9200"},
+       [](const Options& o) { return o.settings.agent == "127.0.0.1:9200"; }},
+      {"agent",
+       {"--agent", "localhost"},
+       [](const Options& o) { return o.settings.agent == "localhost:9100"; }},
+      {"agent",
+       {"--agent", "[::1]"},
+       [](const Options& o) { return o.settings.agent == "[::1]:9100"; }},
+      {"agent",
+       {"--agent", "[::1]:0"},
+       [](const Options& o) { return o.settings.agent == "[::1]:0"; }},
+      {"agent",
+       {"--agent", "unix:/run/agent.sock"},
+       [](const Options& o) { return o.settings.agent == "unix:/run/agent.sock"; }},
+      {"agent-args",
+       {"--agent", "localhost", "--agent-args", "--history 'a b'"},
+       [](const Options& o) {
+         return o.settings.agent_arguments == std::vector<std::string>{"--history", "a b"};
+       }},
+      {"capture-fd",
+       {"--capture-fd", "7"},
+       [](const Options& o) { return o.mode == Mode::kRead && o.state_fd == 7; }},
+      {"cgroup",
+       {"--cgroup", "pool"},
+       [](const Options& o) { return !o.settings.cgroup_per_worker; }},
+      {"cgroup",
+       {"--cgroup=worker"},
+       [](const Options& o) { return o.settings.cgroup_per_worker; }},
+      {"cgroup-memory",
+       {"--cgroup-memory", "1.5G"},
+       [](const Options& o) { return o.settings.cgroup_memory == 1'610'612'736; }},
+      {"cgroup-memory",
+       {"--cgroup-memory", "4096"},
+       [](const Options& o) { return o.settings.cgroup_memory == 4096; }},
+      {"cgroup-cpu",
+       {"--cgroup-cpu", "150%"},
+       [](const Options& o) { return o.settings.cgroup_cpu == 150; }},
+      {"cgroup-pids",
+       {"--cgroup-pids", "100"},
+       [](const Options& o) { return o.settings.cgroup_pids == 100; }},
+      {"scale-up-after", {"--scale-up-after", "2.5"}, [](const Options& o) { return o.config.scale_up_after == milliseconds{2500}; }},
+      {"scale-down-after", {"--scale-down-after", "60"}, [](const Options& o) { return o.config.scale_down_after == seconds{60}; }},
+      {"ping-timeout", {"--ping-timeout", "30"}, [](const Options& o) { return o.config.health.ping_timeout == seconds{30}; }},
+      {"request-timeout", {"--request-timeout", "20"}, [](const Options& o) { return o.config.health.request_timeout == seconds{20}; }},
+      {"dump-signal", {"--dump-signal", "QUIT"}, [](const Options& o) { return o.config.health.dump_signal == SIGQUIT; }},
+      {"probe", {"--probe", "tcp://127.0.0.1:{9100+index}"}, [](const Options& o) { return o.settings.probe == "tcp://127.0.0.1:{9100+index}"; }},
+      {"probe-address", {"--probe", "tcp", "--probe-address", "127.0.0.1:{9100+index}"}, [](const Options& o) { return o.settings.probe_address == "127.0.0.1:{9100+index}"; }},
+      {"probe-command", {"--probe-command", "true"}, [](const Options& o) { return o.settings.probe_command == "true"; }},
+      {"hook-before-start", {"--hook-before-start", "notify 'two words'"}, [](const Options& o) { return o.settings.hook(pool::Hook::kBeforeStart) == std::vector<std::string>{"notify", "two words"}; }},
+      {"hook-after-ack", {"--hook-after-ack", "notify 'two words'"}, [](const Options& o) { return o.settings.hook(pool::Hook::kAfterAck) == std::vector<std::string>{"notify", "two words"}; }},
+      {"hook-before-stop", {"--hook-before-stop", "notify 'two words'"}, [](const Options& o) { return o.settings.hook(pool::Hook::kBeforeStop) == std::vector<std::string>{"notify", "two words"}; }},
+      {"hook-after-exit", {"--hook-after-exit", "notify 'two words'"}, [](const Options& o) { return o.settings.hook(pool::Hook::kAfterExit) == std::vector<std::string>{"notify", "two words"}; }},
+      {"hook-before-upgrade", {"--hook-before-upgrade", "notify 'two words'"}, [](const Options& o) { return o.settings.hook(pool::Hook::kBeforeUpgrade) == std::vector<std::string>{"notify", "two words"}; }},
+      {"hook-after-upgrade", {"--hook-after-upgrade", "notify 'two words'"}, [](const Options& o) { return o.settings.hook(pool::Hook::kAfterUpgrade) == std::vector<std::string>{"notify", "two words"}; }},
+      {"hook-shell", {"--hook-shell", "--hook-after-ack", "a | b"}, [](const Options& o) { return o.settings.hook(pool::Hook::kAfterAck) == std::vector<std::string>{"/bin/sh", "-c", "a | b"}; }},
+      {"hook-timeout", {"--hook-timeout", "2.5"}, [](const Options& o) { return o.settings.hook_timeout == milliseconds{2500}; }},
+      {"hook-upgrade-timeout", {"--hook-upgrade-timeout", "600"}, [](const Options& o) { return o.settings.hook_upgrade_timeout == seconds{600}; }},
+      {"probe-interval", {"--probe-interval", "7"}, [](const Options& o) { return o.config.health.probe.interval == seconds{7}; }},
+      {"probe-timeout", {"--probe-timeout", "3"}, [](const Options& o) { return o.config.health.probe.timeout == seconds{3}; }},
+      {"probe-failures", {"--probe-failures", "4"}, [](const Options& o) { return o.config.health.probe.failures == 4; }},
+      {"max-memory", {"--max-memory", "300M,times=2/4,hard=1G"}, [](const Options& o) { return o.config.health.of(pool::Measure::kMemory).soft == 300U << 20U && o.config.health.of(pool::Measure::kMemory).hard == 1U << 30U && o.config.health.of(pool::Measure::kMemory).times == 2; }},
+      {"max-pss", {"--max-pss", "1G"}, [](const Options& o) { return o.config.health.of(pool::Measure::kPss).soft == 1U << 30U; }},
+      {"max-cpu", {"--max-cpu", "80"}, [](const Options& o) { return o.config.health.of(pool::Measure::kCpu).soft == 80U; }},
+      {"max-descriptors", {"--max-descriptors", "500"}, [](const Options& o) { return o.config.health.of(pool::Measure::kDescriptors).soft == 500U; }},
+      {"max-threads", {"--max-threads", "40"}, [](const Options& o) { return o.config.health.of(pool::Measure::kThreads).soft == 40U; }},
+      {"max-age", {"--max-age", "3600"}, [](const Options& o) { return o.config.health.max_age == seconds{3600}; }},
+      {"max-requests", {"--max-requests", "10000"}, [](const Options& o) { return o.config.health.max_requests == 10000U; }},
+      {"recycle-jitter", {"--recycle-jitter", "20"}, [](const Options& o) { return o.config.health.jitter_percent == 20; }},
+      {"max-recycling", {"--max-recycling", "3"}, [](const Options& o) { return o.config.health.max_recycling == 3; }},
+      {"sample-interval", {"--sample-interval", "5"}, [](const Options& o) { return o.config.health.sample_interval == seconds{5}; }},
+      {"flapping", {"--flapping", "5/300"}, [](const Options& o) { return o.config.health.flapping.times == 5 && o.config.health.flapping.within == seconds{300}; }},
+      {"flapping-pause", {"--flapping-pause", "60"}, [](const Options& o) { return o.config.health.flapping.pause == seconds{60}; }},
+      {"flapping-retries", {"--flapping-retries", "3"}, [](const Options& o) { return o.config.health.flapping.retries == 3; }},
+      {"rlimit", {"--rlimit", "core=0"}, [](const Options& o) { return o.settings.resource_limits.size() == 1 && o.settings.resource_limits[0].soft == 0; }},
+      {"probe-fd", {"--probe-fd", "5"}, [](const Options& o) { return o.mode == Mode::kProbe && o.state_fd == 5; }},
+      {"version", {"--version"}, [](const Options& o) { return o.mode == Mode::kVersion; }},
+  };
+  return uses;
+}
+
+}  // namespace einhorn::master::testing
