@@ -151,6 +151,10 @@ class Supervisor {
                      static_cast<std::uint32_t>(number_of(value_of(lines, "number"))),
                      std::move(fd));
     } else if (verb == "WORKER" && fd) {
+      const bool again = number_of(value_of(lines, "again")) != 0;
+      if (again && is_watched(*watch_, asker_of(lines).worker)) {
+        return;
+      }
       if (!start_watching(watch_, Watched{asker_of(lines), std::move(fd)})) {
         // Its calls would wait for ever: without us nobody answers, so leave it to another one.
         reports_.error("intercept_failed", "There is no thread to be had for one more worker");

@@ -14,7 +14,8 @@
 //     SHARED=index, backlog=n, name=, backup=, used=0|1  attached: the socket of a -b, which
 //                                                     programs may have already
 //     FORM=index, number=n                            attached: a form that FORM has told of
-//     WORKER=epoch, slot=n                            attached: the notify descriptor of its filter
+//     WORKER=epoch, slot=n, again=0|1                 attached: the notify descriptor of its filter;
+//                                                     again: by a new master, to whom it may be known
 //     DOOR=1, secret=                                 attached: where unwatched programs ask
 //     PROBE=epoch, slot=n, pid=n                      see whether it answers (probe.h)
 //     DRAIN=epoch, slot=n, pid=n                      take its accepting away (drain.h)

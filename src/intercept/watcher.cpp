@@ -32,6 +32,8 @@ class Watcher {
     request_.resize(std::max<std::size_t>(sizes.seccomp_notif, sizeof(seccomp_notif)));
     ioctl(watched_.notify.get(), kSetFlags, kSyncWakeUp);
     response_.resize(std::max<std::size_t>(sizes.seccomp_notif_resp, sizeof(seccomp_notif_resp)));
+    const std::lock_guard guard(watch_->mutex);
+    watch_->watched.insert(watched_.asker.worker);
   }
 
   void run() {
@@ -49,6 +51,8 @@ class Watcher {
         answer_one();
         --watch_->busy;
       } else if (waiting[0].revents != 0) {
+        // In this order: who is told of it anew while that is said says it again.
+        unlist();
         watch_->desk.forget(watched_.asker.worker);
         watch_->reports.gone(watched_.asker.worker);
         return;
@@ -57,6 +61,11 @@ class Watcher {
   }
 
  private:
+  void unlist() {
+    const std::lock_guard guard(watch_->mutex);
+    watch_->watched.erase(watch_->watched.find(watched_.asker.worker));
+  }
+
   void answer_one() {
     std::fill(request_.begin(), request_.end(), '\0');
     auto* request = reinterpret_cast<seccomp_notif*>(request_.data());
@@ -147,6 +156,11 @@ void tell_in_epoll(Reports& reports, const Asker& asker, const Ask& ask, const s
                     epoll +
                     ") before it called bind; the set does not know the shared socket, so this "
                     "program will not see connections: it can't be intercepted");
+}
+
+bool is_watched(Watch& watch, Epoch worker) {
+  const std::lock_guard guard(watch.mutex);
+  return watch.watched.contains(worker);
 }
 
 bool start_watching(std::shared_ptr<Watch> watch, Watched watched) {

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 
 #include "intercept/desk.h"
@@ -29,7 +31,11 @@ struct Watch {
   Reports& reports;
   int leave = -1;             // becomes readable when all are to leave
   std::atomic<int> busy = 0;  // threads that have received something and not answered it yet
+  std::mutex mutex;
+  std::multiset<Epoch> watched;  // by `mutex`; twice if an epoch was given anew
 };
+
+[[nodiscard]] bool is_watched(Watch& watch, Epoch worker);
 
 // For the log: an epoll set of the program held its descriptor before it was replaced.
 void tell_in_epoll(Reports& reports, const Asker& asker, const Ask& ask, const std::string& epoll);

@@ -116,11 +116,10 @@ void CommandServer::on_listener(Instant now) {
     log_.debug("[client " + std::to_string(connection.id) + "] client connected");
     const std::uint64_t id = connection.id;
     Connection& accepted_one = connections_.emplace(id, std::move(connection)).first->second;
-    if (keeps_ && keeper_ && keeps_(accepted_one.peer)) {
-      accepted_one.kept = true;
-      keeper_(accepted_one, true);
+    read_from(accepted_one, now);  // most have spoken already
+    if (keeps_ && !accepted_one.kept && !dropped_.contains(id) && keeps_(accepted_one)) {
+      keep(accepted_one);
     }
-    read_from(connections_.at(id), now);  // most have spoken already
     sweep_dropped();
   }
 }

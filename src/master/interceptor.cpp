@@ -98,8 +98,13 @@ bool Interceptor::knows(WorkerId worker) {
 
 void Interceptor::start(Instant now, int keep_below, bool renew) {
   keep_below_ = keep_below;
-  if (!supervisor_.start(now, keep_below, renew)) {
-    supervisor_.send("SYNC=1");
+  if (supervisor_.start(now, keep_below, renew)) {
+    return;
+  }
+  supervisor_.send("SYNC=1");
+  // The last master may have died before it said who there is, or after it had read who is gone.
+  for (const auto& [epoch, watch] : watches_) {
+    tell_worker(epoch, watch, true);
   }
 }
 
@@ -125,7 +130,7 @@ void Interceptor::tell_everything() {
                      {fd});
   }
   for (const auto& [epoch, watch] : watches_) {
-    tell_worker(epoch, watch);
+    tell_worker(epoch, watch, false);
   }
   if (door_ >= 0) {
     supervisor_.send("DOOR=1\nsecret=" + settings_.intercept_secret, {door_});
@@ -135,9 +140,10 @@ void Interceptor::tell_everything() {
   }
 }
 
-void Interceptor::tell_worker(std::uint64_t epoch, const Watch& watch) {
+void Interceptor::tell_worker(std::uint64_t epoch, const Watch& watch, bool again) {
   supervisor_.send("WORKER=" + std::to_string(epoch) +
-                       "\nslot=" + std::to_string(watch.worker ? watch.worker->slot.value : 0),
+                       "\nslot=" + std::to_string(watch.worker ? watch.worker->slot.value : 0) +
+                       "\nagain=" + (again ? "1" : "0"),
                    {watch.fd});
 }
 
@@ -153,7 +159,7 @@ void Interceptor::add(WorkerId worker, int notify) {
   }
   watch = {notify, worker};
   guard_.keep(std::string(kWatchPrefix) + std::to_string(worker.epoch.value), notify);
-  tell_worker(worker.epoch.value, watch);
+  tell_worker(worker.epoch.value, watch, false);
 }
 
 void Interceptor::ended(WorkerId worker) {

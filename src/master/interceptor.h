@@ -77,7 +77,8 @@ class Interceptor {
   };
   [[nodiscard]] std::optional<WorkerId> worker_of(std::uint64_t epoch) const;
   void tell_everything();
-  void tell_worker(std::uint64_t epoch, const Watch& watch);
+  // `again`: the supervisor may know it already.
+  void tell_worker(std::uint64_t epoch, const Watch& watch, bool again);
   void on_message(const os::Message& message);
   void ask(const char* verb, WorkerId worker, Pid pid);
   void on_form(const KeyValues& lines, const std::vector<int>& fds);

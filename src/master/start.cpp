@@ -392,6 +392,23 @@ void Master::restore_worker(wire::WorkerRecord record) {
   }
 }
 
+// Whether a worker could not do with another connection in place of this one.
+bool Master::is_precious(const Connection& connection) const {
+  const std::optional<WorkerId> worker = roster_->find_pid(connection.peer.pid);
+  if (!worker) {
+    return false;
+  }
+  if (settings_.command_socket_as_fd) {
+    return true;  // it was born with this one
+  }
+  // It is about to say its ACK, and says it once. One such connection each, whatever it opens.
+  const pool::Worker* known = pool_->find(*worker);
+  return !connection.heard && known != nullptr && !known->acked() &&
+         std::ranges::none_of(server_->connections(), [&](const auto& entry) {
+           return entry.second.kept && entry.second.peer.pid == connection.peer.pid;
+         });
+}
+
 // Clients that were waiting for something when the last master stopped.
 void Master::adopt_connections(const std::map<std::uint64_t, wire::ConnectionRecord>& records) {
   for (const auto& [id, record] : records) {
@@ -407,10 +424,8 @@ void Master::adopt_connections(const std::map<std::uint64_t, wire::ConnectionRec
     guard_.forget(std::string(kConnectionPrefix) + std::to_string(id));
   }
   descriptors_.connections.clear();
+  server_->set_chooser([this](const Connection& connection) { return is_precious(connection); });
   if (settings_.command_socket_as_fd) {
-    // The connection that a worker was born with is its only one: it has to outlive us.
-    server_->set_chooser(
-        [this](const os::Peer& peer) { return roster_->find_pid(peer.pid).has_value(); });
     server_->set_extra_places(pool_->alive());
   }
   server_->set_keeper([this](const Connection& connection, bool keep) {

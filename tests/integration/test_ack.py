@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import pytest
 from harness import wait_until, worker
@@ -149,6 +150,43 @@ def test_notify_survives_the_masters_death(make_pool):
     pool.wait_state(lambda s: s["workers"])
     pool.kill_master()
     pool.wait_ready(1)
+
+
+SLOW_ACK = """
+import os, socket, sys, time
+stream = socket.socket(socket.AF_UNIX)
+stream.connect(os.environ["EINHORN_SOCK_PATH"])
+extra = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[1]))]
+for one in extra:
+    one.connect(os.environ["EINHORN_SOCK_PATH"])
+open("connected", "w").close()
+os.mkfifo("speak")
+open("speak").close()
+stream.sendall(b'{"command": "worker:ack", "pid": %d}\\n' % os.getpid())
+open("spoken", "w").close()
+while True:
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("more", [0, 40])
+def test_ack_that_comes_after_its_master(make_pool, more):
+    """Connected under one master, it speaks under the next. Of many connections of one that has not
+    been ACKed, one outlives the master."""
+    pool = make_pool(
+        ["-m", "manual", "--ack-timeout", "60"], [sys.executable, "-c", SLOW_ACK, str(more)]
+    )
+    wait_until((pool.dir / "speak").exists)
+    pool.state_json()  # who connected before us is known by now
+    (entry,) = starting(pool)
+    for _ in range(2):
+        pool.kill_master()
+    with open(pool.dir / "speak", "w", encoding="utf-8"):
+        pass
+    wait_until((pool.dir / "spoken").exists)
+    (ready,) = pool.wait_ready(1)
+    assert ready["pid"] == entry["pid"]
+    assert len(os.listdir(f"/proc/{pool.guard_pid}/fd")) < 30
 
 
 # --- not in time ----------------------------------------------------------------------------------

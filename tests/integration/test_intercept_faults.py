@@ -65,6 +65,28 @@ def test_supervisor_killed_under_load(make_either, make_load, how):  # noqa: F81
     pool.wait_gone()
 
 
+def test_supervisor_is_told_again_by_each_master(make_pool):
+    """Who is watched already is not watched twice, and who is gone is forgotten."""
+    pool = make_pool(FLAGS + ["--intercept=seccomp"], BUSY)
+    pool.wait_ready(2)
+    supervisor = wait_until(lambda: supervisor_of(pool), 20, pool.log)
+
+    def threads():
+        return len(os.listdir(f"/proc/{supervisor}/task"))
+
+    def open_files():
+        return len(os.listdir(f"/proc/{supervisor}/fd"))
+
+    before = (threads(), open_files())
+    for _ in range(4):
+        pool.kill_master()
+        pool.kill_worker(pool.wait_ready(2)[0]["pid"])
+        pool.wait_ready(2)
+    wait_until(lambda: (threads(), open_files()) == before, 10, lambda: (before, threads(), open_files()))
+    assert supervisor_of(pool) == supervisor
+    answers_of_all(pool, pool.address)
+
+
 # --- where seccomp is refused, and what a program may not be -----------------------------------------
 
 DENY = """

@@ -82,6 +82,7 @@ struct Pipe {
   std::size_t capacity = 65536;
   bool writer_gone = false;
   bool reader_gone = false;
+  bool accepted = false;
 };
 
 class Stream final : public File {
@@ -108,6 +109,9 @@ class Stream final : public File {
   }
   // With bytes that are all written, or none.
   os::Transfer send(std::string_view bytes, std::vector<FilePtr> files);
+  void accept() { in_->accepted = true; }
+  // By those at the other end: somebody has it, and it is open.
+  [[nodiscard]] bool is_accepted() const { return out_->accepted && !out_->reader_gone; }
   // What came along with what was read.
   std::vector<FilePtr> take_files() { return std::exchange(in_->files, {}); }
   // What waits to be read ends in the middle of a line.

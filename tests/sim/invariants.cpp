@@ -481,7 +481,8 @@ void Invariants::check_known(const pool::Pool& pool, const std::vector<ProcessPt
   }
 }
 
-void Invariants::check_persisted(MasterProcess& master, const pool::Pool& pool) {
+void Invariants::check_persisted(MasterProcess& master, const pool::Pool& pool,
+                                 const std::vector<ProcessPtr>& living) {
   if (world_.snapshot_lossy || (guard_.alive() && guard_.has_mail())) {
     return;
   }
@@ -534,6 +535,25 @@ void Invariants::check_persisted(MasterProcess& master, const pool::Pool& pool) 
                       record->second.worker.busy.size() == worker->busy.size() &&
                       record->second.worker.requests == worker->requests,
                   "persisted", text(worker->id) + " was not written down");
+  }
+  check_speakers(pool, read, living);
+}
+
+// The connection on which a worker is going to say its ACK is to outlive this master.
+void Invariants::check_speakers(const pool::Pool& pool, const wire::Snapshot& written,
+                                const std::vector<ProcessPtr>& living) {
+  for (const ProcessPtr& process : living) {
+    const std::shared_ptr<Stream> silent = process->silent.lock();
+    const pool::Worker* worker = process->known ? pool.find(process->worker) : nullptr;
+    if (silent == nullptr || !silent->is_accepted() || worker == nullptr || worker->acked()) {
+      continue;
+    }
+    const bool kept = std::ranges::any_of(written.connections, [&](const auto& entry) {
+      // Without a guard it goes with the rest, when another one takes the pool over.
+      return entry.second.peer_pid == process->pid &&
+             (!guard_.alive() || guard_.stored("conn:" + std::to_string(entry.first)) != nullptr);
+    });
+    world_.expect(kept, "heard", "the ACK of " + text(worker->id) + " would die with this master");
   }
 }
 
@@ -622,7 +642,7 @@ void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>
     world_.expect(!pool->next_deadline(), "quiet", "a stable pool waits for something");
   }
   if (++turns_ % kPersistedEvery == 0) {
-    check_persisted(master, *pool);
+    check_persisted(master, *pool, living);
   }
 }
 

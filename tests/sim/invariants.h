@@ -22,6 +22,7 @@
 //                 long is rolled back
 //   canary        no more than the canaries are started before one of them was ready
 //   own-ack       nobody is up who has not said so itself
+//   heard         the connection of one that has its ACK still to say outlives the master
 //   recycling     no more than max_recycling workers are replaced at a time for their limits
 //   honest        who is silent, busy for too long or answers no probe is taken out in time, and
 //                 nobody else; a probe asks the worker that it is about
@@ -92,7 +93,10 @@ class Invariants {
   void check_bounds(const wire::Snapshot& snapshot);
   void forget_lost_successors(const ProcessPtr& master);
   void check_known(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
-  void check_persisted(MasterProcess& master, const pool::Pool& pool);
+  void check_persisted(MasterProcess& master, const pool::Pool& pool,
+                       const std::vector<ProcessPtr>& living);
+  void check_speakers(const pool::Pool& pool, const wire::Snapshot& written,
+                      const std::vector<ProcessPtr>& living);
   void check_descriptors(MasterProcess& master, const pool::Pool& pool);
   const wire::Snapshot& read_snapshot(const SimulatedKernel* master);
 

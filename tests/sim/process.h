@@ -12,6 +12,8 @@
 
 namespace einhorn::sim {
 
+class Stream;
+
 enum class ProcessKind {
   kGuard,
   kMaster,
@@ -46,6 +48,7 @@ struct Process {
   bool said_up = false;     // it has ACKed itself
   std::uint64_t grows = 0;  // bytes a second that it leaks
   Instant stalled_at;       // since when it says nothing; 0: it does not stall
+  std::weak_ptr<Stream> silent;  // where it has connected to say its ACK, and has not said it yet
 };
 using ProcessPtr = std::shared_ptr<Process>;
 

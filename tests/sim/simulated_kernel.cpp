@@ -187,6 +187,7 @@ Result<os::Accepted> SimulatedKernel::accept(int listener) {
   }
   std::shared_ptr<Stream> stream = socket->waiting.front();
   socket->waiting.pop_front();
+  stream->accept();
   os::Accepted accepted{-1, stream->peer()};
   accepted.fd = adopt(std::move(stream));
   step();

@@ -257,7 +257,8 @@ void Simulation::turn(MasterProcess& master) {
     invariants_.after_turn(master, workers_.living(), acting() == &master);
     if (world_.plan.capture && master.pool() != nullptr) {
       const ProcessPtr unheard = workers_.unheard();
-      world_.expect(unheard == nullptr || unnumbered_ || invariants_.reused(unheard->worker.epoch),
+      world_.expect(unheard == nullptr || unnumbered_ ||
+                        world_.epochs_with_two.contains(unheard->worker.epoch.value),
                     "output",
                     "the next line of worker " + std::to_string(unheard ? unheard->pid : 0) +
                         " ends it: nobody has the pipe");

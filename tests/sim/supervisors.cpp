@@ -129,7 +129,10 @@ bool Supervisors::hear(const SupervisorPtr& supervisor, const Packet& packet) {
         !notify->process->known || notify->process->worker.epoch.value == number, "intercept",
         "the notify descriptor of epoch " + std::to_string(notify->process->worker.epoch.value) +
             " was given as that of " + std::to_string(number));
-    supervisor->watched[number] = notify;
+    const bool again = number_of(value_of(lines, "again")) != 0;
+    if (!again || !supervisor->watched.contains(number)) {
+      supervisor->watched[number] = notify;
+    }
   } else if (verb == "SHARED" || verb == "FORM") {
     world_.expect(
         packet.files.size() == 1 &&

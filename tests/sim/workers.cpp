@@ -13,6 +13,7 @@ using std::chrono::seconds;
 
 constexpr os::Ended kExitedWell{1, 0};
 constexpr std::string_view kReleases = "/releases/";
+constexpr Pid kSlowSpeakers = 4;  // one in so many workers connects, and speaks only later
 
 bool is_stop_signal(int signal) {
   return signal == SIGUSR2 || signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
@@ -402,9 +403,23 @@ void Workers::send_line(const ProcessPtr& worker, const std::string& line) {
     });
     return;
   }
-  stream->write(line);
   // Closed at once, or when the answer (its end) may have come.
-  world_.after(world_.random.skewed(Duration::zero(), seconds{5}), [stream] {});
+  const Duration patience = world_.random.skewed(Duration::zero(), seconds{5});
+  const auto speak = [this, stream, line, patience] {
+    stream->write(line);
+    world_.after(patience, [stream] {});
+  };
+  if (by_helper || worker->pid % kSlowSpeakers != 0 || !world_.faults) {
+    speak();
+    return;
+  }
+  worker->silent = stream;
+  world_.after(milliseconds{worker->pid * 37 % 3000}, [worker, speak] {
+    worker->silent.reset();
+    if (!worker->dead) {
+      speak();
+    }
+  });
 }
 
 void Workers::on_signal(const ProcessPtr& worker, int signal) {
