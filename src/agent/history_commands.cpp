@@ -7,6 +7,7 @@
 
 #include "agent/history.h"
 #include "agent/options.h"
+#include "wire/json.h"
 
 namespace einhorn::agent {
 namespace {
@@ -70,6 +71,30 @@ std::string when(const Cell& cell) {
   return buffer.data();
 }
 
+// With --capture the last lines of a worker come in an event of their own, behind its end: they go
+// where those without stand.
+void join_output(Rows& rows) {
+  if (rows.names.empty() || rows.names.back() != "output") {
+    return;
+  }
+  rows.names.pop_back();
+  for (Cells& cells : rows.rows) {
+    const auto* data = std::get_if<std::string>(&cells.back());
+    const Result<wire::Value> event = wire::parse_json(data != nullptr ? *data : std::string());
+    cells.pop_back();
+    const wire::Value* lines = event ? event->find("lines") : nullptr;
+    if (lines == nullptr || lines->as_list() == nullptr) {
+      continue;
+    }
+    const auto* before = std::get_if<std::string>(&cells.back());
+    std::string joined = before != nullptr ? *before : "";
+    for (const wire::Value& line : *lines->as_list()) {
+      joined += (line.as_string() != nullptr ? *line.as_string() : "") + "\n";
+    }
+    cells.back() = joined;
+  }
+}
+
 struct Question {
   std::string_view kind;
   std::string_view sql;  // $1 the earliest time, $2 a pool or ''
@@ -83,7 +108,10 @@ constexpr std::array<Question, 3> kQuestions = {
       "OR pool = $2) ORDER BY started_at DESC"},
      {"crashes",
       "SELECT ended_at, spawned_at, host, pool, slot, pid, version, stage, how, "
-      "ended_at - spawned_at AS lived, lines FROM lives WHERE crashed = 1 AND ended_at >= $1 AND "
+      "ended_at - spawned_at AS lived, lines, (SELECT data FROM events WHERE event = "
+      "'last_output' AND events.at BETWEEN ended_at AND ended_at + 60 AND events.host = lives.host "
+      "AND events.pool = lives.pool AND events.stream = lives.stream AND events.epoch = "
+      "lives.epoch LIMIT 1) AS output FROM lives WHERE crashed = 1 AND ended_at >= $1 AND "
       "($2 = '' OR pool = $2) ORDER BY ended_at DESC"},
      {"events",
       "SELECT at, host, pool, n, event, data FROM events WHERE at >= $1 AND ($2 = '' OR pool = $2) "
@@ -153,6 +181,7 @@ int run_history(const std::string& where, const std::vector<std::string>& words)
   if (!rows) {
     return fail(rows.error());
   }
+  join_output(*rows);
   for (Cells& cells : rows->rows) {
     for (std::size_t i = 0; i < cells.size(); ++i) {
       if (rows->names[i] == "at" || rows->names[i].ends_with("_at")) {

@@ -275,6 +275,27 @@ def test_sqlite_survives_kill_9_and_gets_what_was_missed(pool, keep, tmp_path):
     assert len(done.stdout.splitlines()) == 3, done.stderr
 
 
+def test_history_of_crashes_has_the_last_lines(make_pool, keep, tmp_path):
+    """With --capture they come behind the worker's end, in an event of their own."""
+    program = "echo one; echo two >&2; exec sleep 1000"
+    made = make_pool(["-m", "0.05", "--capture"], ["sh", "-c", program], name="shop")
+    made.wait_ready(1)
+    file = tmp_path / "history.db"
+    agent = keep(Agent([made.socket_path, "--history", file]))
+    agent.wait_pool("shop", lambda p: p["connected"])
+    crash(made, agent)
+
+    def shown():
+        done = run_agent("--history", file, "history", "crashes")
+        assert done.returncode == 0, done.stderr
+        head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
+        return [dict(zip(head, row)) for row in rows]
+
+    wait_until(lambda: shown() and "stdout: one\\n" in shown()[0]["lines"], 20, lambda: str(shown()))
+    (row,) = shown()
+    assert "stderr: two\\n" in row["lines"] and "output" not in row
+
+
 def test_history_of_one_worker_and_in_steps(pool, keep, tmp_path):
     agent = keep(Agent([pool.socket_path, "--history", tmp_path / "history.db", "--sample", "0.2"]))
     agent.wait_pool("shop", lambda p: len(p["series"]) > 5)
