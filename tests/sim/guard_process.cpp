@@ -336,8 +336,9 @@ guard::Heard GuardProcess::receive(int socket, guard::Message& message) {
   }
   constexpr std::string_view kOutput = "FDSTORE=1\nFDNAME=out:";
   if (packet.text.starts_with(kOutput)) {
-    const std::uint64_t epoch = number_of(std::string_view(packet.text).substr(
-        kOutput.size(), packet.text.find(':', kOutput.size()) - kOutput.size()));
+    const std::uint64_t epoch = number_of(
+        std::string_view(packet.text)
+            .substr(kOutput.size(), packet.text.find(':', kOutput.size()) - kOutput.size()));
     if (!world_.epochs_with_output.insert(epoch).second) {
       world_.epochs_with_two.insert(epoch);
     }
