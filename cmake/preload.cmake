@@ -4,7 +4,8 @@
 include(GNUInstallDirs)
 
 add_executable(einhorn-preload ${CMAKE_SOURCE_DIR}/preload/einhorn_preload.c)
-target_compile_options(einhorn-preload PRIVATE -Wall -Wextra ${EINHORN_WERROR} -Wshadow -fstack-protector-strong)
+target_compile_options(einhorn-preload PRIVATE -Wall -Wextra ${EINHORN_WERROR} -Wshadow -fstack-protector-strong
+  -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
 target_link_libraries(einhorn-preload PRIVATE ${CMAKE_DL_LIBS})
 # Whatever the library needs of the program's C library is looked up there.
 set_target_properties(einhorn-preload PROPERTIES ENABLE_EXPORTS ON)

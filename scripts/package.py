@@ -97,12 +97,14 @@ def stage(build, into):
     environment = {**os.environ, "DESTDIR": str(into)}
     run("cmake", "-DCMAKE_INSTALL_PREFIX=/usr", "-DCMAKE_INSTALL_DOCDIR=share/doc/einhorn", build)
     run("cmake", "--install", build, env=environment)
-    for shared in ("ON", "OFF"):
+    # CMake's find_package() gets the archive, so that a worker needs no package where it runs. Of the shared one only the
+    # library itself: a file of the same name and second is not installed over the other, so whose it is would be chance.
+    for shared, only in (("OFF", []), ("ON", ["--component", "library"])):
         library = build / f"sdk-{shared}"
         run("cmake", "-S", ROOT / "sdk/c", "-B", library, "-DCMAKE_INSTALL_PREFIX=/usr", "-DCMAKE_BUILD_TYPE=Release",
-            f"-DBUILD_SHARED_LIBS={shared}", f"-DCMAKE_C_FLAGS=-ffile-prefix-map={ROOT}/=")
+            f"-DBUILD_SHARED_LIBS={shared}", f"-DCMAKE_C_FLAGS=-ffile-prefix-map={ROOT}/=", "-DCMAKE_SHARED_LINKER_FLAGS=-s")
         run("cmake", "--build", library)
-        run("cmake", "--install", library, env=environment)
+        run("cmake", "--install", library, *only, env=environment)
     for path in sorted(into.rglob("*")):
         if path.is_file() and not path.is_symlink():
             finish(path)
@@ -177,8 +179,8 @@ def make_packages(out, build, number):
             (debian / "control").write_text(text)
             (debian / "md5sums").write_text(sums)
             for path in sorted(root.rglob("*")) + [root]:
-                if path.is_dir() and not path.is_symlink():
-                    path.chmod(0o755)
+                if not path.is_symlink():  # whatever the umask is
+                    path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
                 os.utime(path, (when, when), follow_symlinks=False)
             run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, out,
                 env={**os.environ, "SOURCE_DATE_EPOCH": str(when)})
