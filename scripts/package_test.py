@@ -83,6 +83,8 @@ def contents(debs):
             check(piece in names[package], f"{package} has {piece.strip()}")
     everything = [line.split()[5] for text in names.values() for line in text.splitlines() if not line.startswith("d")]
     check(len(everything) == len(set(everything)), "no file is in two packages")
+    modes = {line.split()[0] for text in names.values() for line in text.splitlines()}
+    check(modes <= {"drwxr-xr-x", "-rw-r--r--", "-rwxr-xr-x", "lrwxrwxrwx"}, f"everybody may read everything: {' '.join(sorted(modes))}")
 
 
 # What a program may need at most of the system's C library; none: nothing at all.
