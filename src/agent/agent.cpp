@@ -75,7 +75,7 @@ class Agent {
         fleet_(loop, options_.wanted, options_.sample_interval,
                {[this](const Incoming& incoming) { on_line(incoming); },
                 [this](const PoolModel& pool) { on_connection(pool); },
-                [](std::string text) { say(text); }}) {}
+                [](const std::string& text) { say(text); }}) {}
 
   Status start();
 
@@ -123,7 +123,7 @@ Status Agent::start() {
   }
   if (!options_.statsd.address.empty()) {
     statsd_ = std::make_unique<Statsd>(loop_, options_.statsd, fleet_,
-                                       [](std::string text) { say(text); });
+                                       [](const std::string& text) { say(text); });
   }
   if (Status caught =
           loop_.catch_signals({SIGTERM, SIGINT, SIGHUP}, [this](int signal) { on_signal(signal); });
@@ -146,7 +146,7 @@ Status Agent::open_history() {
   }
   history_ = std::make_unique<History>(
       HistoryOptions{options_.history, host_, options_.keep_age, options_.keep_bytes},
-      [](std::string text) { say(text); });
+      [](const std::string& text) { say(text); });
   if (Status opened = history_->open(); !opened) {
     return opened;
   }

@@ -17,8 +17,6 @@ namespace einhorn::wire {
 
 class JsonLine {
  public:
-  JsonLine() { out_ = "{"; }
-
   JsonLine& field(std::string_view key, std::string_view text);
   JsonLine& field(std::string_view key, const char* text) {
     return field(key, std::string_view(text));
@@ -58,7 +56,7 @@ class JsonLine {
   void text(std::string_view bytes);
   void micros(std::int64_t nanoseconds);
 
-  std::string out_;
+  std::string out_ = "{";
 };
 
 }  // namespace einhorn::wire

@@ -62,7 +62,7 @@ std::uint64_t sip_hash(const Key& key, std::array<std::uint64_t, 3> words) {
   for (const std::uint64_t word : words) {
     add(word);
   }
-  add(std::uint64_t{sizeof(words)} << 56U);
+  add(std::uint64_t{words.size() * sizeof(words[0])} << 56U);
   v[2] ^= 0xffU;
   rounds(4);
   return v[0] ^ v[1] ^ v[2] ^ v[3];
