@@ -58,16 +58,22 @@ void HttpServer::on_client(std::uint64_t id, Loop::Ready ready) {
   if (found == clients_.end()) {
     return;
   }
+  Client& client = found->second;
   if (ready.writable) {
-    flush(found->second);
+    flush(client);
+    take(client);
   }
-  if (ready.readable && !found->second.dead) {
-    read(found->second);
+  if (ready.readable && !client.dead) {
+    read(client);
   }
   sweep();
 }
 
 void HttpServer::read(Client& client) {
+  if (client.writing && !client.stream) {
+    client.dead = true;  // nothing is read from it now, so this is its end
+    return;
+  }
   std::array<char, 16 * 1024> chunk;
   const ssize_t got = ::recv(client.fd.get(), chunk.data(), chunk.size(), 0);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -82,7 +88,12 @@ void HttpServer::read(Client& client) {
     return;  // nothing more is listened to
   }
   client.input.append(chunk.data(), static_cast<std::size_t>(got));
-  while (!client.closing && !client.stream && !client.dead) {
+  take(client);
+}
+
+// The next request waits until the answer before it is sent.
+void HttpServer::take(Client& client) {
+  while (!client.closing && !client.stream && !client.dead && !client.writing) {
     int failed = 0;
     const std::optional<HttpRequest> request = client.parser.feed(client.input, failed);
     if (failed != 0) {
@@ -127,12 +138,13 @@ void HttpServer::flush(Client& client) {
       break;
     }
     client.output.erase(0, static_cast<std::size_t>(sent));
+    client.heard_at = loop_.now();
   }
   if (client.output.empty() && client.closing) {
     client.dead = true;
   } else if (client.writing == client.output.empty()) {
     client.writing = !client.output.empty();
-    loop_.change(client.fd.get(), true, client.writing);
+    loop_.change(client.fd.get(), client.stream || !client.writing, client.writing);
   }
 }
 

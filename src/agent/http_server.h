@@ -2,7 +2,8 @@
 //
 // A client that does not read costs nobody else anything: an event stream with more than
 // kMostUnsent bytes waiting is closed (the browser comes back by itself), and so is whoever keeps a
-// request half said for long.
+// request half said, or an answer half taken, for long. Of others nothing is read while an answer to
+// them waits: many requests at once are answered one after the other.
 #pragma once
 
 #include <cstdint>
@@ -62,6 +63,7 @@ class HttpServer {
   void accept();
   void on_client(std::uint64_t id, Loop::Ready ready);
   void read(Client& client);
+  void take(Client& client);
   void answer(Client& client, const HttpRequest& request);
   void flush(Client& client);
   void sweep();

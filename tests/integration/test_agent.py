@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -207,8 +209,6 @@ def test_control_is_refused_to_others(pool, controlled):
 def test_hostile_requests(pool, make_agent):
     agent = make_agent(pool.socket_path)
     agent.wait_pool("shop", lambda p: p["connected"])
-    import socket
-
     host, port = agent.address.split(":")
     for text, status in (
         (b"garbage\r\n\r\n", b"400"),
@@ -229,6 +229,35 @@ def test_hostile_requests(pool, make_agent):
             for _ in range(200):
                 client.request({"command": "signal", "args": ["USR9" * 300], "id": 1})
         assert agent.get("/healthcheck").status == 200
+
+
+def test_a_client_that_asks_and_does_not_read_costs_no_memory(pool, make_agent):
+    agent = make_agent(pool.socket_path)
+    agent.wait_pool("shop", lambda p: p["connected"])
+    page = len(agent.get("/").body)
+    count = 2000
+    assert count * page > 100_000_000  # what all answers together are
+    host, port = agent.address.split(":")
+
+    def most_memory():
+        status = Path(f"/proc/{agent.process.pid}/status").read_text()
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status).group(1))
+
+    before = most_memory()
+    with socket.create_connection((host, int(port)), 60) as deaf:
+        deaf.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * count)
+        # Each answer to somebody else is a turn in which more could be read from the one that does not listen.
+        for _ in range(50):
+            assert agent.get("/healthcheck").status == 200
+        assert most_memory() - before < 20_000_000
+        # Nothing that it asked for is lost.
+        with deaf.makefile("rb") as answers:
+            for _ in range(count):
+                assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+                while answers.readline() != b"\r\n":
+                    pass
+                assert len(answers.read(page)) == page
+        assert most_memory() - before < 20_000_000
 
 
 def test_page(pool, make_agent):
