@@ -231,6 +231,7 @@ class Pool {
   void settle(Instant now);
   void replenish(Instant now);
   bool may_spawn(const Bucket& starting, Instant now);  // `starting`: what max_unacked counts
+  void start_missing(std::optional<Instant> announced, Instant now);
   void replace_old(Instant now);
   void spawn(Version version, Instant now);
   [[nodiscard]] Duration spinup_interval(Instant now) const;

@@ -97,9 +97,22 @@ void Pool::replenish(Instant now) {
   if (ledger_.failed) {
     return;
   }
-  if (ledger_.upgrade && !ledger_.upgrade->proved) {
+  const bool unproved = ledger_.upgrade && !ledger_.upgrade->proved;
+  // Where there is a pause between two starts the versions take turns: workers of one that die
+  // again and again must not keep the other from ever being started.
+  const bool modern_first = unproved && ledger_.next_epoch % 2 == 0 &&
+                            spinup_interval(now) > Duration::zero();
+  if (unproved && !modern_first) {
     replace_old(now);
   }
+  start_missing(announced, now);
+  if (modern_first) {
+    replace_old(now);
+  }
+}
+
+// `announced`: a start that was waited for until then is known already.
+void Pool::start_missing(std::optional<Instant> announced, Instant now) {
   std::size_t wanted = missing();
   if (wanted == 0) {
     if (ledger_.burst_left > 0 && (!ledger_.upgrade || ledger_.upgrade->proved)) {

@@ -192,6 +192,56 @@ TEST(PoolCanary, ThatHangsDoesNotKeepOldOnesFromBeingReplaced) {
   EXPECT_THAT(driver.take_acts(), ElementsAre("spawn 6@2 v0"));
 }
 
+// Whoever is started dies, but for a worker of that version.
+bool gets_its_turn(Driver& driver, Version version) {
+  for (int turns = 0; turns < 20; ++turns) {
+    for (const std::uint64_t epoch : driver.in(WorkerState::kStarting)) {
+      if (driver.find(epoch)->version == version) {
+        return true;
+      }
+      driver.exit(epoch, exited(1));
+    }
+    driver.run_to_deadline();
+  }
+  return false;
+}
+
+TEST(PoolCanary, OldOnesThatDieAgainAndAgainDoNotKeepItFromStarting) {
+  for (const bool paced : {true, false}) {
+    Config config = manual(2);
+    config.upgrade_failures = 0;
+    if (paced) {
+      config.seconds = seconds{1};
+    }
+    Driver driver(config);
+    driver.start();
+    driver.happen(event::Upgrade{});
+    for (int times = 0; times < 3; ++times) {
+      ASSERT_TRUE(gets_its_turn(driver, Version{1})) << paced;
+      driver.exit(driver.of(Version{1}, WorkerState::kStarting)[0], exited(1));
+    }
+    ASSERT_TRUE(gets_its_turn(driver, Version{1})) << paced;
+    driver.ack(driver.of(Version{1}, WorkerState::kStarting)[0]);
+    EXPECT_TRUE(driver.pool().ledger().upgrade->proved);
+  }
+}
+
+TEST(PoolCanary, ThatDiesAgainAndAgainDoesNotKeepOldOnesFromBeingReplaced) {
+  Config config = manual(2);
+  config.upgrade_failures = 0;
+  config.seconds = seconds{1};
+  Driver driver = serving(config);
+  driver.happen(event::Upgrade{});
+  for (const std::uint64_t killed_one : {1U, 2U}) {
+    ASSERT_TRUE(gets_its_turn(driver, Version{1}));
+    driver.exit(killed_one, killed(SIGKILL));
+    driver.exit(driver.of(Version{1}, WorkerState::kStarting)[0], exited(1));
+    ASSERT_TRUE(gets_its_turn(driver, Version{0}));
+    driver.ack(driver.of(Version{0}, WorkerState::kStarting)[0]);
+  }
+  EXPECT_EQ(driver.pool().ready(), 2u);
+}
+
 TEST(PoolUpgradeFailure, CrashesAtStartLeadBack) {
   Driver driver = serving(manual(3));
   driver.happen(event::Upgrade{});
