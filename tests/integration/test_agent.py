@@ -235,7 +235,7 @@ def test_a_client_that_asks_and_does_not_read_costs_no_memory(pool, make_agent):
     agent = make_agent(pool.socket_path)
     agent.wait_pool("shop", lambda p: p["connected"])
     page = len(agent.get("/").body)
-    count = 2000
+    count = 12000
     assert count * page > 100_000_000  # what all answers together are
     host, port = agent.address.split(":")
 
