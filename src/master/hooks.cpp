@@ -142,7 +142,7 @@ void Master::on_hook_ended(const HookRunner::Ended& ended) {
       if (ended.worker.epoch.value != 0) {
         fields.worker(ended.worker);
       }
-      fields.field("ok", ended.well).field("seconds", to_seconds(ended.ran));
+      fields.field("ok", ended.well).field("seconds", ended.ran);
       fields.unless_empty("reason", ended.reason);
     });
   }

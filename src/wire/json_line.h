@@ -22,6 +22,7 @@ class JsonLine {
     return field(key, std::string_view(text));
   }
   JsonLine& field(std::string_view key, bool value);
+  JsonLine& field(std::string_view key, double) = delete;  // would be taken for a bool
   template <std::integral Integer>
   JsonLine& field(std::string_view key, Integer value) {
     this->key(key);

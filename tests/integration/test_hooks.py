@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 from harness import einhorn_command, is_alive, wait_until, worker
+from harness.events import Events
 from harness.upgrades import ask, messages, read_last, settled, shell, upgrade
 from harness.waiting import stays_true
 
@@ -108,6 +109,16 @@ def test_every_step_has_its_hook(hooked):
     assert {t["status"] for t in told(pool, "after-exit") if t["version"] == "0"} == {"0"}
     assert [(t["from"], t["version"]) for t in told(pool, "before-upgrade")] == [("0", "1")]
     assert [(t["result"], t["version"]) for t in told(pool, "after-upgrade")] == [("ok", "1")]
+
+
+def test_each_is_an_event(hooked):
+    pool = hooked(hooks={"after-ack": "/bin/sleep 0.3", "after-exit": "/bin/false"})
+    with Events(pool) as events:
+        os.kill(pool.pids()[0], signal.SIGKILL)
+        exited = events.wait("hook_ended", hook="after-exit")
+        assert exited["ok"] is False and "status 1" in exited["reason"], exited
+        acked = events.wait("hook_ended", hook="after-ack", ok=True)
+        assert 0.3 <= acked["seconds"] < 30, acked
 
 
 def test_how_a_worker_ended(hooked):
