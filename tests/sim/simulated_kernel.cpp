@@ -11,7 +11,6 @@ namespace {
 using Kind = os::Transfer::Kind;
 
 constexpr int kStandardError = 2;
-constexpr int kFirstFree = 3;
 
 }  // namespace
 
