@@ -76,7 +76,7 @@ void Zygotes::load(const std::shared_ptr<Model>& model) {
       case 2:
         return;  // hangs
       case 3:
-        world_.after(soon, [this, model] {
+        world_.after(soon, [model] {
           if (!model->process->dead) {
             model->socket.reset();  // it has closed what was not its own
           }
