@@ -193,6 +193,12 @@ Snapshot decode(const std::string& journal) {
   return snapshot ? std::move(*snapshot) : Snapshot{};
 }
 
+// Stands for any value; never defined, as it is never evaluated.
+struct Anything {
+  template <typename T>
+  operator T&() const;  // NOLINT: to whatever is asked for
+};
+
 }  // namespace testing
 
 namespace {
@@ -202,10 +208,6 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
 // How many fields an aggregate has.
-struct Anything {
-  template <typename T>
-  operator T&() const;  // NOLINT: to whatever is asked for
-};
 template <typename T, typename... Given>
 constexpr std::size_t count_fields() {
   if constexpr (requires { T{Given{}..., Anything{}}; }) {
