@@ -371,7 +371,7 @@ class Life {
       for (const Worker* worker : workers_in(WorkerState::kStopping)) {
         step(event::Exited{worker->id, {}});
       }
-      if (config_.ack_mode == AckMode::kTimer || pool_->starting() == 0) {
+      if (config_.ack_mode == AckMode::kTimer || workers_in(WorkerState::kStarting).empty()) {
         to_deadline();
       }
       if (config_.ack_mode != AckMode::kTimer) {
