@@ -285,12 +285,14 @@ void Attempt::read_answer() {
 }
 
 void Attempt::read_end() {
-  int status = 0;
-  if (::waitpid(child_, &status, WNOHANG) != child_) {
+  siginfo_t ended{};
+  if (::waitid(P_PID, static_cast<id_t>(child_), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+      ended.si_pid != child_) {
     return;
   }
-  ::kill(-child_, SIGKILL);  // what it left behind
-  child_ = 0;
+  ::kill(-child_, SIGKILL);  // what it left behind, before its number can be somebody else's
+  int status = 0;
+  ::waitpid(std::exchange(child_, 0), &status, 0);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
     end(true, "");
   } else if (WIFEXITED(status)) {
