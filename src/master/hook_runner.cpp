@@ -91,11 +91,15 @@ void HookRunner::start(Instant now, int keep_below, Pid guard, bool same_guard) 
       continue;
     }
     static_cast<void>(kernel_.watch(run.pidfd, kDeathToken | number, {true, false}).has_value());
+    if (run.record.given_up) {
+      send(run, SIGTERM);  // perhaps by this master, just now
+    }
     if (run.output >= 0) {
       static_cast<void>(
           kernel_.watch(run.output, kOutputToken | number, {true, false}).has_value());
     }
   }
+  started_ = true;
   for (const std::uint64_t number : lost) {
     restart(number, now);
   }
@@ -175,6 +179,9 @@ void HookRunner::run(Hook hook, WorkerId worker, Version version,
 
 // One that can't be started is over at once, and so is this called from within itself.
 void HookRunner::dispatch(Instant now) {
+  if (!started_) {
+    return;  // those that run already are counted first
+  }
   if (dispatching_) {
     dispatch_again_ = true;
     return;
@@ -376,7 +383,9 @@ void HookRunner::give_up(Hook hook, WorkerId worker, Instant now) {
 }
 
 void HookRunner::send(Run& run, int signal) {
-  kernel_.signal(run.pidfd, run.record.pid, signal, true);
+  if (run.pidfd >= 0) {
+    kernel_.signal(run.pidfd, run.record.pid, signal, true);
+  }
 }
 
 void HookRunner::on_death(std::uint64_t number, Instant now) {
@@ -504,9 +513,7 @@ void HookRunner::tell(const Run& run, const std::string& trouble, Instant now) {
 
 void HookRunner::end_all() {
   for (auto& [number, run] : runs_) {
-    if (run.record.pid != 0 && run.pidfd >= 0) {
-      send(run, SIGKILL);
-    }
+    send(run, SIGKILL);
   }
 }
 

@@ -61,7 +61,8 @@ class HookRunner {
   // What the last master has left.
   void adopt(const wire::HookRecord& record);
   bool adopt(std::string_view name, int fd);  // false: it is none of ours
-  // Goes on with it. `guard`: whose children they are; `same_guard`: it started them.
+  // Goes on with it. `guard`: whose children they are; `same_guard`: it started them. What is to be
+  // run before that waits for it.
   void start(Instant now, int keep_below, Pid guard, bool same_guard);
 
   // Its outcome comes as `ended`; at once, if there is no such command.
@@ -132,6 +133,7 @@ class HookRunner {
   std::uint64_t next_number_ = 1;
   std::uint64_t refused_ = 0;
   int keep_below_ = 0;
+  bool started_ = false;
   bool dispatching_ = false;
   bool dispatch_again_ = false;
 };
