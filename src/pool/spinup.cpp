@@ -100,8 +100,8 @@ void Pool::replenish(Instant now) {
   const bool unproved = ledger_.upgrade && !ledger_.upgrade->proved;
   // Where there is a pause between two starts the versions take turns: workers of one that die
   // again and again must not keep the other from ever being started.
-  const bool modern_first = unproved && ledger_.next_epoch % 2 == 0 &&
-                            spinup_interval(now) > Duration::zero();
+  const bool modern_first =
+      unproved && ledger_.next_epoch % 2 == 0 && spinup_interval(now) > Duration::zero();
   if (unproved && !modern_first) {
     replace_old(now);
   }
