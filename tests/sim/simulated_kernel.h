@@ -184,4 +184,13 @@ class SimulatedKernel final : public os::Kernel {
   bool forgiving_ = false;
 };
 
+template <typename T>
+std::shared_ptr<T> SimulatedKernel::get(int fd, const char* verb) {
+  auto found = std::dynamic_pointer_cast<T>(file(fd));
+  world_.expect(found != nullptr || forgiving_, "descriptors",
+                std::string(verb) + " on descriptor " + std::to_string(fd) +
+                    ", which is closed or of another kind");
+  return found;
+}
+
 }  // namespace einhorn::sim
