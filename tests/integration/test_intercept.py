@@ -5,11 +5,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 
 import pytest
-from harness import http_get, is_alive, wait_until
-from harness.processes import borrow_socket, descendants, open_descriptors, read_stat
+from harness import http_get, wait_until
+from harness.processes import borrow_socket, descendants, open_descriptors
 
 PYTHON = "/usr/bin/python3"
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
@@ -485,142 +484,6 @@ os.execv(sys.argv[1], sys.argv[1:])
     )
     assert pool.wait_exit() == 1
     assert "seccomp: Operation not permitted" in pool.log()
-
-
-STALL = """
-import ctypes, mmap, os, socket, struct, sys, threading, time
-libc = ctypes.CDLL(None, use_errno=True)
-if os.environ["EINHORN_CHILD_INDEX"] != "0":
-    s = socket.create_server(("127.0.0.1", 3000))
-    while True: s.accept()[0].close()
-UFFDIO_API, UFFDIO_REGISTER, UFFDIO_COPY = 0xC018AA3F, 0xC020AA00, 0xC028AA03
-uffd = libc.syscall(323, os.O_CLOEXEC)
-assert uffd >= 0
-def control(request, *values):
-    data = ctypes.create_string_buffer(struct.pack(f"{len(values)}Q", *values))
-    assert libc.ioctl(uffd, ctypes.c_ulong(request), data) == 0, os.strerror(ctypes.get_errno())
-control(UFFDIO_API, 0xAA, 0, 0)
-memory = mmap.mmap(-1, 4096)
-page = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-control(UFFDIO_REGISTER, page, 4096, 1, 0)
-sockets = [socket.socket() for _ in range(3)]
-def bind(s):
-    result = libc.bind(s.fileno(), ctypes.c_void_p(page), 16)
-    print("bound", result, s.getsockname()[1], flush=True)
-    if result == 0:
-        s.listen(5)
-        while True: s.accept()[0].close()
-for s in sockets:
-    threading.Thread(target=bind, args=(s,), daemon=True).start()
-os.read(uffd, 32)
-print("stalled", flush=True)
-while not os.path.exists("go"): time.sleep(0.01)
-address = struct.pack("=HH4s8x", socket.AF_INET, socket.htons(3000), bytes([127, 0, 0, 1]))
-source = ctypes.create_string_buffer(address.ljust(4096, b"\\0"))
-control(UFFDIO_COPY, page, ctypes.addressof(source), 4096, 0, 0)
-while True: time.sleep(1)
-"""
-
-
-@pytest.mark.root
-def test_a_program_that_stalls_its_memory_stalls_nobody_else(make_pool):
-    """Its address lies in memory that does not come (userfaultfd). The supervisor dies while it
-    looks at it: the program asks the next one."""
-    pool = make_pool(
-        ["-n", "1", "-b", "127.0.0.1:0,name=web", "--intercept", "3000=web", "-m", "0.01"],
-        python(STALL),
-    )
-    wait_until(lambda: "stalled" in pool.stdout_text(), 15, pool.log)
-    pool.command("set_workers", "3")
-    pool.wait_ready(3)
-    port = port_of(pool)
-    wait_until(lambda: connects(port), 15, "the others serve while one stalls")
-    os.kill(supervisor_of(pool), signal.SIGKILL)
-    pool.wait_log("The supervisor of programs has died")
-    wait_until(lambda: supervisor_of(pool) != 0, 10)
-    pool.command("inc")
-    pool.wait_ready(4)
-    (pool.dir / "go").touch()
-    wait_until(lambda: pool.stdout_text().count("bound 0 ") == 3, 20, pool.stdout_text)
-    assert f"bound 0 {port}" in pool.stdout_text()
-
-
-def connects(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        return True
-    except ConnectionRefusedError:
-        return False
-
-
-def test_hostile_arguments(make_either):
-    """Lengths, pointers and descriptors that make no sense get what the kernel says to them."""
-    text = """
-import ctypes, errno, os, socket, struct
-libc = ctypes.CDLL(None, use_errno=True)
-s = socket.socket()
-good = struct.pack("=HH4s8x", socket.AF_INET, socket.htons(3000), bytes([127, 0, 0, 1]))
-buffer = ctypes.create_string_buffer(good.ljust(4096, b"x"))
-def bind(fd, address, length):
-    ctypes.set_errno(0)
-    libc.syscall(49, fd, address, ctypes.c_long(length))
-    return errno.errorcode.get(ctypes.get_errno(), "0")
-r, w = os.pipe()
-said = [bind(s.fileno(), buffer, n) for n in (0, 1, 2, 8, 15, 129, 4096, -1, 2**31 - 1)]
-said += [bind(s.fileno(), ctypes.c_void_p(p), 16) for p in (0, 8, 2**47, 2**64 - 16)]
-said += [bind(fd, buffer, 16) for fd in (-1, 1000, r, 2**31 - 1)]
-u = socket.socket(socket.AF_UNIX)
-six = socket.socket(socket.AF_INET6)
-said += [bind(u.fileno(), buffer, 16), bind(six.fileno(), buffer, 16)]
-said += [errno.errorcode[ctypes.get_errno()] for fd in (-1, 1000, r) if libc.listen(fd, 5)]
-print(" ".join(said), flush=True)
-s.bind(("127.0.0.1", 3000))
-s.listen(5)
-while True: s.accept()[0].close()
-"""
-    alone = subprocess.run(
-        [PYTHON, "-c", text.split("s.bind((")[0]], capture_output=True, text=True, check=True
-    )
-    pool = make_either(["-b", "127.0.0.1:0,name=web", "--intercept", "3000=web"], python(text))
-    pool.wait_ready(1)
-    assert pool.stdout_text().split() == alone.stdout.split()
-    assert supervisor_of(pool) != 0
-
-
-def test_racing_thread_gets_nothing_it_was_not_given(make_either):
-    """One thread binds while another changes the address and swaps the descriptor: what it ends up
-    with is its own socket, or the shared one under the address it was asked for."""
-    text = """
-import ctypes, os, socket, struct, threading
-libc = ctypes.CDLL(None, use_errno=True)
-def address(port): return struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), bytes([127, 0, 0, 1]))
-buffer = ctypes.create_string_buffer(16)
-stop = False
-def change():
-    while not stop:
-        ctypes.memmove(buffer, address(3000), 16)
-        ctypes.memmove(buffer, address(0), 16)
-threading.Thread(target=change, daemon=True).start()
-seen = set()
-shared = None
-for _ in range(300):
-    s = socket.socket()
-    if libc.bind(s.fileno(), buffer, 16) == 0:
-        accepting = s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        seen.add(s.getsockname()[1])
-    s.close()
-stop = True
-print(len(seen), *sorted(seen), flush=True)
-s = socket.create_server(("127.0.0.1", 3000))
-while True: s.accept()[0].close()
-"""
-    pool = make_either(
-        ["-b", "127.0.0.1:0,name=web", "-b", "127.0.0.1:0,name=secret", "--intercept", "3000=web"],
-        python(text),
-    )
-    pool.wait_ready(1, 30)
-    seen = [int(word) for word in pool.stdout_text().split()[1:]]
-    assert port_of(pool, 1) not in seen, "a socket that it never asked for"
 
 
 @pytest.mark.parametrize(

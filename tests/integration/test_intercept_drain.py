@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 
@@ -12,7 +11,7 @@ from harness import is_alive, wait_until
 from harness.load import ask_udp, connect
 from harness.processes import open_descriptors
 
-PYTHON = "/usr/bin/python3"
+from test_intercept import PYTHON, supervisor_of
 
 # Each of these answers one request a connection, and ends at once on SIGTERM. A request for /slow is
 # answered when there is a file named "go".
@@ -93,13 +92,6 @@ serve()
 
 def python(text, *arguments):
     return [PYTHON, "-c", ANSWER + text, *map(str, arguments)]
-
-
-def supervisor_of(pool):
-    for stat in pool.processes():
-        if stat.name == "einhorn-watch" and stat.state not in "ZX":
-            return stat.pid
-    return 0
 
 
 @pytest.fixture(params=["seccomp", "preload"])
