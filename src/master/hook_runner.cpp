@@ -526,7 +526,7 @@ std::string HookRunner::about(const wire::HookRecord& record) const {
   return text;
 }
 
-void HookRunner::log(const Run& run, Level level, std::string_view event, std::string text) {
+void HookRunner::log(const Run& run, Level level, std::string_view event, const std::string& text) {
   LogLine line{level, event, about(run.record) + (text.starts_with(':') ? "" : " ") + text};
   line.version = run.record.version;
   if (run.record.worker.epoch.value != 0) {

@@ -118,7 +118,7 @@ class HookRunner {
   void send(Run& run, int signal);
   void close_output(Run& run);
   [[nodiscard]] std::string about(const wire::HookRecord& record) const;
-  void log(const Run& run, Level level, std::string_view event, std::string text);
+  void log(const Run& run, Level level, std::string_view event, const std::string& text);
   void note(const Run& run) { hooks_.note(wire::encode_entry(run.record)); }
   [[nodiscard]] Duration patience(pool::Hook hook) const;
 
