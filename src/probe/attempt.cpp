@@ -21,8 +21,6 @@
 
 #include "probe/answer.h"
 
-extern char** environ;
-
 namespace einhorn::probe {
 namespace {
 
@@ -39,11 +37,9 @@ struct Begun {
 Begun connect_to(int family, const sockaddr* address, socklen_t length) {
   Begun begun;
   begun.fd = os::UniqueFd(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!begun.fd) {
-    begun.error = errno;
-  } else if (::connect(begun.fd.get(), address, length) == 0) {
+  if (begun.fd && ::connect(begun.fd.get(), address, length) == 0) {
     begun.connected = true;
-  } else if (errno != EINPROGRESS) {
+  } else if (!begun.fd || errno != EINPROGRESS) {
     begun.error = errno;
   }
   return begun;

@@ -4,7 +4,6 @@
 namespace einhorn::pool::testing {
 namespace {
 
-using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using Epochs = std::vector<std::uint64_t>;
