@@ -75,9 +75,7 @@ struct Underway {
 class DoorKeeper {
  public:
   DoorKeeper(std::shared_ptr<Watch> watch, os::UniqueFd door, std::string secret)
-      : watch_(std::move(watch)), door_(std::move(door)), secret_(std::move(secret)) {
-    counts_ = std::make_shared<Counts>();
-  }
+      : watch_(std::move(watch)), door_(std::move(door)), secret_(std::move(secret)) {}
 
   void run() {
     for (;;) {
@@ -260,7 +258,7 @@ class DoorKeeper {
   os::UniqueFd door_;
   std::string secret_;
   std::deque<os::UniqueFd> unread_;
-  std::shared_ptr<Counts> counts_;
+  std::shared_ptr<Counts> counts_ = std::make_shared<Counts>();
 };
 
 void* door_thread(void* argument) {
