@@ -83,7 +83,7 @@ PURE_C = re.compile(
     r"^(?:_GLOBAL_OFFSET_TABLE_|_?_?errno_location|__stack_chk_fail|__dso_handle|__tls_get_addr"
     r"|__cxa_\w+|__gxx_personality_v0|_Unwind_Resume|__asan_\w+|__ubsan_\w+|__sanitizer_\w+"
     r"|__lsan_\w+|__gcov_\w+|abort|__assert_fail"
-    r"|(?:__)?(?:mem\w+|str\w+|stp\w+|wcs\w+|wmem\w+|rawmemchr)(?:_chk)?|__isoc\d+_(?:str\w+|v?sscanf)"
+    r"|(?:__)?(?:bcmp|mem\w+|str\w+|stp\w+|wcs\w+|wmem\w+|rawmemchr)(?:_chk)?|__isoc\d+_(?:str\w+|v?sscanf)"
     r"|v?sn?printf|__v?sn?printf_chk|v?sscanf|is\w+|to(?:upper|lower)|__ctype_\w+"
     r"|ato[ifl]+|l?l?abs|l?l?div|qsort|bsearch|malloc|calloc|realloc|free"
     r"|f?(?:loor|ceil|abs|max|min|mod)[fl]?|(?:l?l?round|trunc|l?l?rint|nearbyint|pow|exp\w*|log\w*"

@@ -80,7 +80,7 @@ std::vector<Document> documents() {
       {"{}", Map{}},
       {"[]", List{}},
       {"[[], {}, [[]], [{}], nil, [nil], {a: nil}]",
-       List{List{}, Map{}, List{List{}}, List{Map{}}, Null{}, List{Null{}},
+       List{List{}, Map{}, List{Value(List{})}, List{Map{}}, Null{}, List{Null{}},
             Map{{Symbol{"a"}, Null{}}}}},
       {"{a: {b: {c: [1, [2, [3]]]}}}",
        Map{{Symbol{"a"}, Map{{Symbol{"b"}, Map{{Symbol{"c"}, List{1, List{2, List{3}}}}}}}}}},

@@ -124,7 +124,7 @@ TEST(YamlTest, AliasBombsAreDefused) {
 
 TEST(YamlTest, NestingIsLimitedWhileParsing) {
   const int most = limits::kMaxNesting;
-  EXPECT_EQ(parsed(repeated("[", 3) + repeated("]", 3)), Value(List{List{List{}}}));
+  EXPECT_EQ(parsed(repeated("[", 3) + repeated("]", 3)), Value(List{Value(List{Value(List{})})}));
   EXPECT_TRUE(parse_yaml(repeated("[", most) + repeated("]", most)).has_value());
   EXPECT_THAT(refusal(repeated("[", most + 1) + repeated("]", most + 1)),
               HasSubstr("nested too deeply"));
