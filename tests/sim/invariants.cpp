@@ -169,7 +169,12 @@ void Invariants::check_acks(const pool::Pool& pool, const std::vector<ProcessPtr
   }
   for (const ProcessPtr& process : living) {
     const pool::Worker* worker = process->known ? pool.find(process->worker) : nullptr;
-    world_.expect(worker == nullptr || !worker->acked() || process->said_up ||
+    // Of one that is gone nobody can say whose helper it was.
+    const bool helped = std::ranges::any_of(process->spoken_for_by, [](const auto& other) {
+      const ProcessPtr who = other.lock();
+      return who == nullptr || who->dead;
+    });
+    world_.expect(worker == nullptr || !worker->acked() || process->said_up || helped ||
                       (world_.plan.intercept && reused(worker->id.epoch)) ||
                       world_.unrecorded_listeners.contains(worker->id.epoch.value),
                   "own-ack",

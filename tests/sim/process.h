@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/ids.h"
 #include "base/instant.h"
@@ -48,6 +49,7 @@ struct Process {
   bool said_up = false;     // it has ACKed itself
   std::uint64_t grows = 0;  // bytes a second that it leaks
   Instant stalled_at;       // since when it says nothing; 0: it does not stall
+  std::vector<std::weak_ptr<Process>> spoken_for_by;  // whoever told its pid for their own
   std::weak_ptr<Stream> silent;  // where it has connected to say its ACK, and has not said it yet
 };
 using ProcessPtr = std::shared_ptr<Process>;

@@ -13,6 +13,7 @@ using std::chrono::seconds;
 
 constexpr os::Ended kExitedWell{1, 0};
 constexpr std::string_view kReleases = "/releases/";
+constexpr Pid kConfused = 8;      // one in so many tells the pid of another one
 constexpr Pid kSlowSpeakers = 4;  // one in so many workers connects, and speaks only later
 
 bool is_stop_signal(int signal) {
@@ -340,6 +341,7 @@ void Workers::say(const ProcessPtr& worker) {
       bind(worker);
       return;
     case pool::AckMode::kManual:
+      say_for_another(worker);
       send_line(worker,
                 "{\"command\":\"worker:ack\",\"pid\":" + std::to_string(worker->pid) + "}\n");
       return;
@@ -351,6 +353,22 @@ void Workers::say(const ProcessPtr& worker) {
     return;
   }
   notify_->waiting.push_back({"READY=1\nSTATUS=up\n", {worker->pid, 0, 0}});
+}
+
+// Some tell the pid of somebody else, who has not said yet that it is up.
+void Workers::say_for_another(const ProcessPtr& worker) {
+  if (worker->pid % kConfused != 1 || !world_.faults) {
+    return;
+  }
+  const std::vector<ProcessPtr> all = living();
+  const auto silent = std::ranges::find_if(
+      all, [](const ProcessPtr& other) { return other->known && !other->said_up; });
+  const std::shared_ptr<Stream> stream = silent == all.end() ? nullptr : connect(worker->pid, 4096);
+  if (stream != nullptr) {
+    (*silent)->spoken_for_by.push_back(worker);
+    stream->write("{\"command\":\"worker:ack\",\"pid\":" + std::to_string((*silent)->pid) + "}\n");
+    world_.after(seconds{1}, [stream] {});
+  }
 }
 
 // Whoever nobody can answer any more is told so, and leaves.

@@ -70,6 +70,7 @@ class Workers {
   void ping_every(const ProcessPtr& worker, Duration interval);
   void stall_at(const ProcessPtr& worker, Duration delay);
   void say(const ProcessPtr& worker);
+  void say_for_another(const ProcessPtr& worker);
   void bind(const ProcessPtr& worker);
   void send_line(const ProcessPtr& worker, const std::string& line);
   void end_after(const ProcessPtr& worker, Duration delay, os::Ended how, bool fault);
