@@ -1,5 +1,6 @@
 #include "capture/output.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,6 +26,21 @@ bool is_regular(int fd) {
   return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
 }
 
+// Whoever wrote to it last may have been killed in the middle of a line, which is written again.
+void end_line(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
+    return;
+  }
+  const std::string path = "/proc/self/fd/" + std::to_string(fd);
+  const os::UniqueFd look(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  char last = '\n';
+  if (look && pread(look.get(), &last, 1, status.st_size - 1) == 1 && last != '\n') {
+    // Without room for that, there is none for what follows either, which is tried again.
+    static_cast<void>(::write(fd, "\n", 1) == 1);
+  }
+}
+
 // As many whole lines as fit; at least one.
 std::size_t whole_lines(std::string_view text, std::size_t most) {
   if (text.size() <= most) {
@@ -38,6 +54,7 @@ std::size_t whole_lines(std::string_view text, std::size_t most) {
 
 Output::Output(std::string path) : path_(std::move(path)) {
   open();
+  end_line(fd_);
   most_line_ = !path_.empty() || is_regular(fd_) ? kMostFileLine : PIPE_BUF;
   std::thread(&Output::run, this).detach();
 }

@@ -175,16 +175,17 @@ def test_drain_timeout_ends_old_workers_only(start):
 
 
 def test_several_old_versions_drain_at_once(start):
-    pool = start(2, options=["--drain-delay-ms=2500"])
+    pool = start(2, options=["--drain-delay-ms=6000"])
     for version in (1, 2, 3):
-        pool.releases.add(f"r{version}", "--drain-delay-ms=2500" if version < 3 else "--threads=4")
+        pool.releases.add(f"r{version}", "--drain-delay-ms=6000" if version < 3 else "--threads=4")
         upgrade(pool)
     state = pool.state_json()
     alive = sorted((w["version"], w["state"]) for w in state["workers"])
     assert alive == [(v, "stopping") for v in (0, 0, 1, 1, 2, 2)] + [(3, "ready")] * 2
     assert len({w["index"] for w in state["workers"]}) == 8, "an index has one owner"
-    assert {http_get(pool.address)["label"] for _ in range(10)} == {"r3"}
-    pool.wait_state(settled(3, 2))
+    # Once the last of them has heard its signal.
+    wait_until(lambda: {http_get(pool.address)["label"] for _ in range(10)} == {"r3"}, 5)
+    pool.wait_state(settled(3, 2), 20)
     assert [v["version"] for v in pool.state_json()["versions"]][-1] == 3
 
 
@@ -231,7 +232,7 @@ def test_bump_takes_the_old_version_for_the_old_one_still(start):
 
 def test_bump_with_workers_of_three_versions(start):
     pool = start(4, ["--max-unacked", "1"])
-    pool.releases.add("r1", "--ack-delay-ms=120")
+    pool.releases.add("r1", "--ack-delay-ms=1500")
     with Watch(pool) as watch, pool.client(timeout=30) as one:
         ask(one)
         pool.wait_state(
