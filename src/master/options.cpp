@@ -204,7 +204,7 @@ Status complete_preload(Options& options) {
   }
   if (!settings.preload.empty() && settings.preload_language.empty()) {
     if (Status known = check_language(language_of(settings.preload)); !known) {
-      return make_error("-p " + settings.preload, known.error().detail);
+      return make_error("-p " + wire::text::ruby_quoted(settings.preload), known.error().detail);
     }
   }
   if (options.intercept != Options::Intercept::kOff) {

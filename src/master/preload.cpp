@@ -4,6 +4,8 @@
 #include <array>
 #include <cctype>
 
+#include "wire/text.h"
+
 namespace einhorn::master {
 namespace {
 
@@ -90,7 +92,8 @@ Result<std::string> find_code(os::Kernel& kernel, const std::string& code,
   const std::string path = code.starts_with('/') ? code : directory + "/" + code;
   Result<std::string> found = kernel.find_program(path, "", directory);
   if (!found) {
-    return make_error("-p " + code, "there is no file " + path);
+    return make_error("-p " + wire::text::ruby_quoted(code),
+                      "there is no file " + wire::text::ruby_quoted(path));
   }
   const std::size_t slash = path.rfind('/');
   Result<std::string> resolved = kernel.resolve_directory(path.substr(0, slash) + "/");
@@ -222,7 +225,8 @@ Status plan_preload(os::Kernel& kernel, const wire::Settings& settings, wire::Pr
       settings.preload_language.empty() ? language_of(code) : settings.preload_language;
   const Language* language = find_language(name);
   if (language == nullptr) {
-    return make_error("-p " + code, check_language(name).error().message());
+    return make_error("-p " + wire::text::ruby_quoted(code),
+                      check_language(name).error().message());
   }
   const bool module = language->name == "python" && is_module_and_function(code);
   Result<std::string> path = module ? code : find_code(kernel, code, program.directory);
@@ -236,7 +240,7 @@ Status plan_preload(os::Kernel& kernel, const wire::Settings& settings, wire::Pr
   Result<std::string> loader =
       kernel.find_program(*own + std::string(language->loader), "", program.directory);
   if (!loader) {
-    return make_error("-p " + code,
+    return make_error("-p " + wire::text::ruby_quoted(code),
                       "the loader of that language is missing: " + loader.error().message());
   }
   std::string interpreter = settings.preload_interpreter;
@@ -254,7 +258,7 @@ Status plan_preload(os::Kernel& kernel, const wire::Settings& settings, wire::Pr
     Result<std::string> found =
         kernel.find_program(interpreter, variable_of(program, "PATH"), program.directory);
     if (!found) {
-      return make_error("-p " + code,
+      return make_error("-p " + wire::text::ruby_quoted(code),
                         found.error().message() + "; --preload-interpreter names another");
     }
     program.zygote = *found;

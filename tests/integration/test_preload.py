@@ -403,7 +403,7 @@ def test_another_programs_zygote(start):
     [
         (["-p", "app.js"], "Node.js can't fork"),
         (["-p", "main.go"], "Go programs can't fork"),
-        (["-p", "missing.py"], "-p missing.py: there is no file"),
+        (["-p", "missing.py"], '-p "missing.py": there is no file'),
         (["-p", "app"], "the language can't be told from its ending"),
         (["-p", "app.cob"], "the language can't be told from its ending"),
         (["-p", "app.py", "--intercept"], "can't be combined with --intercept"),
