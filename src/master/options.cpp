@@ -217,7 +217,7 @@ Status complete_preload(Options& options) {
   }
   for (const std::string& word : options.command) {
     if (word.find("{index}") != std::string::npos) {
-      return make_error("argument " + word,
+      return make_error("argument " + wire::text::ruby_quoted(word),
                         "{index} can't be replaced in a preloaded worker's arguments; use "
                         "EINHORN_CHILD_INDEX");
     }

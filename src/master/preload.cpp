@@ -188,7 +188,7 @@ Status check_language(std::string_view name) {
   }
   return make_error(
       "", (name.empty() ? std::string("the language can't be told from its ending")
-                        : "\"" + std::string(name) + "\" is no language that can be preloaded") +
+                        : wire::text::ruby_quoted(name) + " is no language that can be preloaded") +
               " (allowed: " + all + "; any other by --preload-command)");
 }
 

@@ -11,8 +11,12 @@ constexpr std::string_view kAllowed =
     "may stand "
     "for the last PORT)";
 
+// In one line, whatever the text is made of.
 Error wrong(std::string_view text, const std::string& what) {
-  return make_error("", "\"" + std::string(text) + "\": " + what + std::string(kAllowed));
+  std::string why = "\"" + std::string(text) + "\": " + what + std::string(kAllowed);
+  std::ranges::replace_if(
+      why, [](unsigned char letter) { return letter < 0x20 || letter == 0x7f; }, '?');
+  return make_error("", why);
 }
 
 bool read_port(std::string_view text, std::uint16_t* port) {

@@ -64,9 +64,14 @@ void run(std::string_view input) {
     return;
   }
   holds_in_range(*options);
-  holds(options->command.size() <= words.size(), "the command is part of the words");
-  holds(std::equal(options->command.rbegin(), options->command.rend(), words.rbegin()),
-        "the command is the last of the words");
+  // Where there is no command, what is preloaded names the workers.
+  const bool preloads =
+      !options->settings.preload.empty() || !options->settings.preload_command.empty();
+  if (!preloads || options->command.size() > 1) {
+    holds(options->command.size() <= words.size(), "the command is part of the words");
+    holds(std::equal(options->command.rbegin(), options->command.rend(), words.rbegin()),
+          "the command is the last of the words");
+  }
   // And all of it goes into the snapshot and comes back.
   wire::Snapshot snapshot;
   snapshot.settings = options->settings;

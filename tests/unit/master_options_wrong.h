@@ -149,13 +149,14 @@ inline const std::vector<WrongUse>& wrong_uses() {
        R"(-n/--number: "99999999999999999999" is out of range )" NUMBER_OF_WORKERS},
       {"preload",
        {"-p", "code.js", "x"},
-       "-p code.js: Node.js can't fork a process that has loaded code (its threads would be "
+       "-p \"code.js\": Node.js can't fork a process that has loaded code (its threads would be "
        "missing "
        "in it). Start it without -p; a snapshot (node --snapshot-blob) or the compile cache "
        "(NODE_COMPILE_CACHE) makes its start faster"},
       {"preload",
        {"-p", "code", "x"},
-       "-p code: the language can't be told from its ending (allowed: python, ruby, perl, php, c; "
+       "-p \"code\": the language can't be told from its ending (allowed: python, ruby, perl, php, "
+       "c; "
        "any other by --preload-command)"},
       {"preload-language",
        {"--preload-language", "cobol"},
