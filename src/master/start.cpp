@@ -405,7 +405,8 @@ bool Master::is_precious(const Connection& connection) const {
   const pool::Worker* known = pool_->find(*worker);
   return !connection.heard && known != nullptr && !known->acked() &&
          std::ranges::none_of(server_->connections(), [&](const auto& entry) {
-           return entry.second.kept && entry.second.peer.pid == connection.peer.pid;
+           return entry.second.kept && !entry.second.heard &&
+                  entry.second.peer.pid == connection.peer.pid;
          });
 }
 

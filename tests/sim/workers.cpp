@@ -431,7 +431,9 @@ void Workers::send_line(const ProcessPtr& worker, const std::string& line) {
     speak();
     return;
   }
-  worker->silent = stream;
+  if (worker->silent.expired()) {
+    worker->silent = stream;  // of several the first one is kept
+  }
   world_.after(milliseconds{worker->pid * 37 % 3000}, [worker, speak] {
     worker->silent.reset();
     if (!worker->dead) {
