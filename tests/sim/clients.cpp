@@ -173,11 +173,13 @@ void Clients::stranger() {
   const Pid target = silent != workers.end() && world_.random.chance(700)
                          ? (*silent)->pid
                          : world_.random.pick(workers)->pid;
-  const Pid from = world_.random.pick(workers)->pid;
+  const ProcessPtr stranger = world_.random.pick(workers);
+  const Pid from = stranger->pid;
   std::shared_ptr<Stream> stream = from == target ? nullptr : workers_.connect(from, 4096, kNobody);
   if (stream == nullptr) {
     return;
   }
+  stranger->strange = true;
   stream->write(world_.random.chance(300)
                     ? "{\"command\": \"die\", \"args\": []}\n"
                     : "{\"command\": \"worker:ack\", \"pid\": " + std::to_string(target) + "}\n");

@@ -550,7 +550,9 @@ void Invariants::check_speakers(const pool::Pool& pool, const wire::Snapshot& wr
   for (const ProcessPtr& process : living) {
     const std::shared_ptr<Stream> silent = process->silent.lock();
     const pool::Worker* worker = process->known ? pool.find(process->worker) : nullptr;
-    if (silent == nullptr || !silent->is_accepted() || worker == nullptr || worker->acked()) {
+    // Of several connections that have not spoken one is kept, which may be the stranger's.
+    if (silent == nullptr || !silent->is_accepted() || worker == nullptr || worker->acked() ||
+        process->strange) {
       continue;
     }
     const bool kept = std::ranges::any_of(written.connections, [&](const auto& entry) {

@@ -50,6 +50,7 @@ struct Process {
   std::uint64_t grows = 0;  // bytes a second that it leaks
   Instant stalled_at;       // since when it says nothing; 0: it does not stall
   std::vector<std::weak_ptr<Process>> spoken_for_by;  // whoever told its pid for their own
+  bool strange = false;          // somebody with its pid has asked for what it may not
   std::weak_ptr<Stream> silent;  // where it has connected to say its ACK, and has not said it yet
 };
 using ProcessPtr = std::shared_ptr<Process>;
