@@ -537,12 +537,12 @@ def test_a_socket_that_a_program_shuts_down_listens_again(make_either):
     """As socat and WEBrick do when they are told to stop: the others go on."""
     text = """
 import os, select, signal, socket
+if os.environ["EINHORN_CHILD_INDEX"] == "0":
+    signal.signal(signal.SIGUSR1, lambda *_: s.shutdown(socket.SHUT_RDWR))
 s = socket.create_server(("127.0.0.1", 3000))
 s.setblocking(False)
 e = select.epoll()
 e.register(s, select.EPOLLIN | select.EPOLLET)
-if os.environ["EINHORN_CHILD_INDEX"] == "0":
-    signal.signal(signal.SIGUSR1, lambda *_: s.shutdown(socket.SHUT_RDWR))
 while True:
     e.poll()
     try:
