@@ -116,8 +116,12 @@ void CommandServer::on_listener(Instant now) {
     log_.debug("[client " + std::to_string(connection.id) + "] client connected");
     const std::uint64_t id = connection.id;
     Connection& accepted_one = connections_.emplace(id, std::move(connection)).first->second;
+    if (keeps_ && keeps_(accepted_one) == Keep::kAtOnce) {
+      keep(accepted_one);
+    }
     read_from(accepted_one, now);  // most have spoken already
-    if (keeps_ && !accepted_one.kept && !dropped_.contains(id) && keeps_(accepted_one)) {
+    if (keeps_ && !accepted_one.kept && !dropped_.contains(id) &&
+        keeps_(accepted_one) == Keep::kUnlessHeard) {
       keep(accepted_one);
     }
     sweep_dropped();

@@ -63,8 +63,9 @@ class CommandServer {
   void set_keeper(std::function<void(const Connection&, bool keep)> keeper) {
     keeper_ = std::move(keeper);
   }
-  // Whether a new connection shall outlive this master; told after it has been read from once.
-  void set_chooser(std::function<bool(const Connection&)> keeps) { keeps_ = std::move(keeps); }
+  // Which new connections shall outlive this master.
+  enum class Keep { kNo, kAtOnce, kUnlessHeard };
+  void set_chooser(std::function<Keep(const Connection&)> keeps) { keeps_ = std::move(keeps); }
   // A connection of an earlier master. Takes the descriptor over.
   void adopt(const wire::ConnectionRecord& record, int fd, Instant now);
   void subscribe(Connection& connection, Subscription subscription);
@@ -122,7 +123,7 @@ class CommandServer {
   int listener_;
   Handler handler_;
   std::function<void(const Connection&, bool keep)> keeper_;
-  std::function<bool(const Connection&)> keeps_;
+  std::function<Keep(const Connection&)> keeps_;
   std::map<std::uint64_t, Connection> connections_;
   std::set<std::uint64_t> waiting_;  // have whole lines left
   std::set<std::uint64_t> dropped_;  // to be removed once nobody refers to them

@@ -126,8 +126,13 @@ void Master::deliver_withheld(WorkerId worker, int signal) {
 
 wire::WorkerRecord Master::record_of(const pool::Worker& worker) const {
   const Roster::Process* process = roster_->find(worker.id);
-  return {worker, process != nullptr ? process->pid : 0, process != nullptr && process->orphan,
-          drains_ ? drains_->withheld(worker.id) : 0};
+  const Zygotes::Request asked = zygotes_ ? zygotes_->request(worker.id) : Zygotes::Request{};
+  return {worker,
+          process != nullptr ? process->pid : 0,
+          process != nullptr && process->orphan,
+          drains_ ? drains_->withheld(worker.id) : 0,
+          asked.fork_id,
+          asked.zygote};
 }
 
 os::SpawnSpec Master::spawn_spec(const pool::Spawn& action, const wire::Program& program,
@@ -308,9 +313,13 @@ void Master::spawn(const pool::Spawn& action) {
         action.worker, "version " + std::to_string(action.version.value) + " is not recorded"});
     return;
   }
+  const bool preloaded = is_preloaded(action.version);
+  if (preloaded) {
+    zygotes_->number(action.worker);
+  }
   // Written down first: after a sudden death the next master knows which slot this was for.
   note_worker(action.worker);
-  if (is_preloaded(action.version)) {
+  if (preloaded) {
     zygotes_->fork(action.worker, action.version, now_);
     return;
   }

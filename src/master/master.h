@@ -89,7 +89,7 @@ class Master final : public CommandTarget {
   void on_listening(WorkerId worker, bool probed);
   void probe_all();
   void adopt_connections(const std::map<std::uint64_t, wire::ConnectionRecord>& records);
-  [[nodiscard]] bool is_precious(const Connection& connection) const;
+  [[nodiscard]] CommandServer::Keep worth_of(const Connection& connection) const;
   void resume();
 
   // preloading.cpp: workers that a zygote forks

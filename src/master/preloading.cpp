@@ -35,6 +35,7 @@ Zygotes::Hooks Master::zygote_hooks() {
       log_->error("snapshot_failed", "Can't append to the snapshot");
     }
   };
+  hooks.note_worker = [this](WorkerId worker) { note_worker(worker); };
   hooks.wanted = [this](WorkerId id) {
     const pool::Worker* worker = pool_->find(id);
     return worker != nullptr && worker->state == pool::WorkerState::kSpawning &&

@@ -352,8 +352,8 @@ void Master::restore_worker(wire::WorkerRecord record) {
   if (record.pid == 0 && record.worker.hook == pool::Hook::kBeforeStart) {
     return;  // start_hooks() goes on with it
   }
-  if (record.pid == 0 && is_preloaded(record.worker.version)) {
-    zygotes_->expect(id, record.worker.version);
+  if (record.pid == 0 && record.fork_id != 0 && is_preloaded(record.worker.version)) {
+    zygotes_->expect(id, record.worker.version, {record.fork_id, record.asked_of});
     return;
   }
   if (record.pid == 0) {
@@ -393,21 +393,23 @@ void Master::restore_worker(wire::WorkerRecord record) {
 }
 
 // Whether a worker could not do with another connection in place of this one.
-bool Master::is_precious(const Connection& connection) const {
+CommandServer::Keep Master::worth_of(const Connection& connection) const {
+  using Keep = CommandServer::Keep;
   const std::optional<WorkerId> worker = roster_->find_pid(connection.peer.pid);
   if (!worker) {
-    return false;
+    return Keep::kNo;
   }
   if (settings_.command_socket_as_fd) {
-    return true;  // it was born with this one
+    return Keep::kAtOnce;  // it was born with this one
   }
   // It is about to say its ACK, and says it once. One such connection each, whatever it opens.
   const pool::Worker* known = pool_->find(*worker);
-  return !connection.heard && known != nullptr && !known->acked() &&
-         std::ranges::none_of(server_->connections(), [&](const auto& entry) {
-           return entry.second.kept && !entry.second.heard &&
-                  entry.second.peer.pid == connection.peer.pid;
-         });
+  const bool speaks = !connection.heard && known != nullptr && !known->acked() &&
+                      std::ranges::none_of(server_->connections(), [&](const auto& entry) {
+                        return entry.second.kept && !entry.second.heard &&
+                               entry.second.peer.pid == connection.peer.pid;
+                      });
+  return speaks ? Keep::kUnlessHeard : Keep::kNo;
 }
 
 // Clients that were waiting for something when the last master stopped.
@@ -425,7 +427,7 @@ void Master::adopt_connections(const std::map<std::uint64_t, wire::ConnectionRec
     guard_.forget(std::string(kConnectionPrefix) + std::to_string(id));
   }
   descriptors_.connections.clear();
-  server_->set_chooser([this](const Connection& connection) { return is_precious(connection); });
+  server_->set_chooser([this](const Connection& connection) { return worth_of(connection); });
   if (settings_.command_socket_as_fd) {
     server_->set_extra_places(pool_->alive());
   }

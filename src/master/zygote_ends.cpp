@@ -151,6 +151,7 @@ void Zygotes::fail_load(Zygote& zygote, const std::string& reason, Blame blame, 
                               std::to_string(version.value) + " execute their command");
     restart_at_.erase(version);
     for (const WorkerId worker : take_waiting(version)) {
+      requests_.erase(worker.epoch);
       hooks_.execute(worker, version);
     }
     return;
@@ -174,8 +175,8 @@ std::vector<WorkerId> Zygotes::take_waiting(Version version) {
 // One of them counts, for it is one failure.
 void Zygotes::fail_waiting(Version version, const std::string& reason, Blame blame) {
   for (const WorkerId worker : take_waiting(version)) {
-    hooks_.failed(worker, reason,
-                  hooks_.wanted(worker) ? std::exchange(blame, Blame::kNobody) : Blame::kNobody);
+    fail(worker, reason,
+         hooks_.wanted(worker) ? std::exchange(blame, Blame::kNobody) : Blame::kNobody);
   }
 }
 
@@ -210,10 +211,9 @@ void Zygotes::drop(std::uint64_t key) {
   }
   hooks_.note(wire::encode_zygote_gone(key));
   Blame blame = Blame::kWorker;
-  for (const auto& [epoch, sent] : zygote.sent) {
-    hooks_.failed(
-        sent.worker, "its zygote ended before it had forked it",
-        hooks_.wanted(sent.worker) ? std::exchange(blame, Blame::kNobody) : Blame::kNobody);
+  for (const auto& [id, sent] : zygote.sent) {
+    fail(sent.worker, "its zygote ended before it had forked it",
+         hooks_.wanted(sent.worker) ? std::exchange(blame, Blame::kNobody) : Blame::kNobody);
   }
 }
 
@@ -354,7 +354,7 @@ void Zygotes::review_versions() {
     }
   }
   for (const WorkerId worker : unwanted) {
-    hooks_.failed(worker, "", Blame::kNobody);
+    fail(worker, "", Blame::kNobody);
   }
   const std::set<Version> needed = hooks_.needed();
   std::vector<std::uint64_t> idle;

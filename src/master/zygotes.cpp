@@ -18,8 +18,9 @@ using zygote::seconds;
 constexpr Duration kVanishedPatience = std::chrono::seconds{1};
 constexpr int kMaxMessagesPerTurn = 1024;
 constexpr std::size_t kMaxText = 400;
+constexpr std::uint64_t kForkIdsAtATime = 1024;  // of which it is written down that they are used
 
-std::uint64_t number(std::string_view text) {
+std::uint64_t to_number(std::string_view text) {
   std::uint64_t value = 0;
   std::from_chars(text.data(), text.data() + text.size(), value);
   return value;
@@ -58,6 +59,7 @@ std::string Zygotes::shown() const {
 
 void Zygotes::adopt(const wire::ZygoteRecord& record) {
   next_number_ = std::max(next_number_, record.number + 1);
+  next_fork_id_ = std::max(next_fork_id_, record.asked_below);
   zygotes_[record.number].record = record;
 }
 
@@ -65,15 +67,22 @@ bool Zygotes::adopt(std::string_view name, int fd) {
   if (!name.starts_with(kNamePrefix)) {
     return false;
   }
-  const std::uint64_t key = number(name.substr(kNamePrefix.size()));
+  const std::uint64_t key = to_number(name.substr(kNamePrefix.size()));
   next_number_ = std::max(next_number_, key + 1);
   zygotes_[key].record.number = key;
   zygotes_[key].socket = fd;
   return true;
 }
 
-void Zygotes::expect(WorkerId worker, Version version) {
-  waiting_[worker.epoch] = {worker, version};
+void Zygotes::expect(WorkerId worker, Version version, Request request) {
+  next_fork_id_ = std::max(next_fork_id_, request.fork_id + 1);
+  requests_[worker.epoch] = request;
+  expected_.emplace_back(worker, version);
+}
+
+Zygotes::Request Zygotes::request(WorkerId worker) const {
+  const auto found = requests_.find(worker.epoch);
+  return found != requests_.end() ? found->second : Request{};
 }
 
 void Zygotes::start(Instant now, const Place& place) {
@@ -94,26 +103,45 @@ void Zygotes::start(Instant now, const Place& place) {
     }
     zygote.started_at = now;
     zygote.adopted = true;
-    zygote.foreign = !same_guard;
+    zygote.foreign = !same_guard || zygote.record.guard != guard_pid_;
     zygote.state = zygote.record.loaded ? State::kReady : State::kLoading;
     if (zygote.state == State::kLoading) {
       zygote.deadline = now + settings_.preload_timeout;
     }
     zygote.pidfd =
-        kernel_.open_process(zygote.record.pid, same_guard ? guard_pid_ : 0).value_or(-1);
+        kernel_.open_process(zygote.record.pid, zygote.foreign ? 0 : guard_pid_).value_or(-1);
     watch_socket(zygote, false);
     if (zygote.pidfd < 0) {
       zygote.ended = true;
       leave(zygote, now);
     } else {
       static_cast<void>(kernel_.watch(zygote.pidfd, kDeathToken | key, {true, false}).has_value());
-      if (!same_guard) {
+      if (zygote.foreign) {
         leave(zygote, now);
       }
     }
   }
+  resume_requests(now);
   hear_all(now);
   dispatch(now);
+}
+
+// The zygote that was asked is asked again if it is still of use, and heard out if it is not. Another
+// one may have been asked for later ones meanwhile, so that it needs a new number.
+void Zygotes::resume_requests(Instant now) {
+  for (const auto& [worker, version] : std::exchange(expected_, {})) {
+    Request& request = requests_.at(worker.epoch);
+    Zygote* const asked = find(request.zygote);
+    if (asked != nullptr && asked->state == State::kLeaving) {
+      asked->sent[request.fork_id] = {worker, now + kForkPatience};
+      continue;
+    }
+    if (asked == nullptr && request.zygote != 0) {
+      request = {next_fork_id_++, 0};
+      hooks_.note_worker(worker);
+    }
+    waiting_[request.fork_id] = {worker, version};
+  }
 }
 
 std::map<std::uint64_t, wire::ZygoteRecord> Zygotes::records() const {
@@ -180,6 +208,7 @@ void Zygotes::begin(Version version, Instant now) {
   Zygote zygote;
   zygote.record.number = next_number_++;
   zygote.record.version = version;
+  zygote.record.guard = guard_pid_;
   zygote.socket = ours;
   zygote.started_at = now;
   zygote.deadline = now + settings_.preload_timeout;
@@ -233,7 +262,7 @@ void Zygotes::tell_unmet(const os::Spawned& spawned) {
 }
 
 void Zygotes::fork(WorkerId worker, Version version, Instant now) {
-  waiting_[worker.epoch] = {worker, version};
+  waiting_[requests_.at(worker.epoch).fork_id] = {worker, version};
   Zygote* zygote = active(version);
   if (zygote == nullptr) {
     begin(version, now);
@@ -244,7 +273,7 @@ void Zygotes::fork(WorkerId worker, Version version, Instant now) {
 
 void Zygotes::dispatch(Instant now) {
   std::set<Version> versions;
-  for (const auto& [epoch, fork] : waiting_) {
+  for (const auto& [id, fork] : waiting_) {
     versions.insert(fork.second);
   }
   for (const Version version : versions) {
@@ -256,7 +285,7 @@ void Zygotes::dispatch(Instant now) {
   }
 }
 
-// In the order of the epochs: a zygote ignores a number that is not higher than the last.
+// In the order of their numbers: a zygote ignores one that is not higher than the last.
 void Zygotes::flush(Zygote& zygote, Instant now) {
   if (zygote.state != State::kReady || zygote.writable_watched) {
     return;
@@ -264,7 +293,7 @@ void Zygotes::flush(Zygote& zygote, Instant now) {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     if (it->second.second != zygote.record.version) {
       ++it;
-    } else if (send(zygote, it->second.first, now)) {
+    } else if (send(zygote, it->first, it->second.first, now)) {
       it = waiting_.erase(it);
     } else {
       return;
@@ -272,8 +301,12 @@ void Zygotes::flush(Zygote& zygote, Instant now) {
   }
 }
 
-bool Zygotes::send(Zygote& zygote, WorkerId worker, Instant now) {
-  std::string text = "FORK=" + std::to_string(worker.epoch.value);
+bool Zygotes::send(Zygote& zygote, std::uint64_t fork_id, WorkerId worker, Instant now) {
+  if (fork_id >= zygote.record.asked_below) {
+    zygote.record.asked_below = fork_id + kForkIdsAtATime;
+    note(zygote);
+  }
+  std::string text = "FORK=" + std::to_string(fork_id);
   for (const std::string& variable : hooks_.variables(worker)) {
     text += "\n" + variable;
   }
@@ -283,6 +316,10 @@ bool Zygotes::send(Zygote& zygote, WorkerId worker, Instant now) {
   if (settings_.command_socket_as_fd) {
     text += "\nCONNECT=" + settings_.socket_path;
   }
+  if (Request& request = requests_.at(worker.epoch); request.zygote != zygote.record.number) {
+    request.zygote = zygote.record.number;
+    hooks_.note_worker(worker);
+  }
   const os::Transfer transfer = kernel_.send(zygote.socket, text, {});
   if (transfer.kind == os::Transfer::Kind::kWouldBlock) {
     watch_socket(zygote, true);
@@ -290,7 +327,7 @@ bool Zygotes::send(Zygote& zygote, WorkerId worker, Instant now) {
     return false;
   }
   // Done; or it is gone, which is heard of soon, and then what was sent is given to another one.
-  zygote.sent[worker.epoch] = {worker, now + kForkPatience};
+  zygote.sent[fork_id] = {worker, now + kForkPatience};
   return true;
 }
 
@@ -378,7 +415,7 @@ void Zygotes::on_message(Zygote& zygote, const os::Message& message, Instant now
     return std::nullopt;
   };
   if (const auto forked = value_of("FORKED")) {
-    on_forked(zygote, Epoch{number(*forked)}, message.sender.pid, now);
+    on_forked(zygote, to_number(*forked), message.sender.pid, now);
     return;
   }
   if (message.sender.pid != zygote.record.pid) {
@@ -395,7 +432,7 @@ void Zygotes::on_message(Zygote& zygote, const os::Message& message, Instant now
     zygote.status = plain(*status);
   }
   if (const auto failed = value_of("FAILED")) {
-    on_fork_failed(zygote, Epoch{number(*failed)}, status ? ": " + zygote.status : "");
+    on_fork_failed(zygote, to_number(*failed), status ? ": " + zygote.status : "");
   } else if (value_of("ERRNO")) {
     if (zygote.state == State::kLoading) {
       fail_load(zygote, status ? plain(*status) : "ERRNO=" + plain(*value_of("ERRNO")),
@@ -427,19 +464,20 @@ void Zygotes::on_ready(Zygote& zygote, Instant now) {
   dispatch(now);
 }
 
-void Zygotes::on_forked(Zygote& zygote, Epoch epoch, Pid pid, Instant now) {
+void Zygotes::on_forked(Zygote& zygote, std::uint64_t fork_id, Pid pid, Instant now) {
   std::optional<WorkerId> worker;
-  if (const auto sent = zygote.sent.find(epoch); sent != zygote.sent.end()) {
+  if (const auto sent = zygote.sent.find(fork_id); sent != zygote.sent.end()) {
     worker = sent->second.worker;
     zygote.sent.erase(sent);
-  } else if (const auto waits = waiting_.find(epoch);
+  } else if (const auto waits = waiting_.find(fork_id);
              waits != waiting_.end() && waits->second.second == zygote.record.version) {
     worker = waits->second.first;  // the last master had asked for it
     waiting_.erase(waits);
   }
   if (worker) {
+    requests_.erase(worker->epoch);
     if (!hooks_.forked(*worker, pid, zygote.foreign)) {
-      vanished_[epoch] = {*worker, now + kVanishedPatience};
+      vanished_[worker->epoch] = {*worker, now + kVanishedPatience};
     }
     return;
   }
@@ -454,14 +492,19 @@ void Zygotes::on_forked(Zygote& zygote, Epoch epoch, Pid pid, Instant now) {
   }
 }
 
-void Zygotes::on_fork_failed(Zygote& zygote, Epoch epoch, const std::string& why) {
-  const auto sent = zygote.sent.find(epoch);
+void Zygotes::on_fork_failed(Zygote& zygote, std::uint64_t fork_id, const std::string& why) {
+  const auto sent = zygote.sent.find(fork_id);
   if (sent == zygote.sent.end()) {
     return;
   }
   const WorkerId worker = sent->second.worker;
   zygote.sent.erase(sent);
-  hooks_.failed(worker, "could not be forked" + why, Blame::kWorker);
+  fail(worker, "could not be forked" + why, Blame::kWorker);
+}
+
+void Zygotes::fail(WorkerId worker, const std::string& reason, Blame blame) {
+  requests_.erase(worker.epoch);
+  hooks_.failed(worker, reason, blame);
 }
 
 }  // namespace einhorn::master

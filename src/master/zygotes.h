@@ -7,7 +7,9 @@
 // the sender.
 //
 // What is never lost: a message stays in its socket until what it says has been written down, and a
-// request is numbered by the worker's epoch, so that it can be repeated after a master's death. A
+// request has a number (its fork id) that is written down before it is sent, so that it can be
+// repeated after a master's death. The numbers grow in the order of the requests, which is not that
+// of the workers' epochs: a hook may hold one up. A
 // zygote that dies takes nobody along: its workers are the guard's children.
 #pragma once
 
@@ -49,6 +51,7 @@ class Zygotes {
     std::function<os::SpawnSpec(Version)> spec;  // how one is started, but for its socket
     std::function<std::vector<std::string>(WorkerId)> variables;  // each worker's own
     std::function<void(const std::string&)> note;                 // an entry for the journal
+    std::function<void(WorkerId)> note_worker;                    // with its request()
     std::function<bool(WorkerId)> wanted;       // whether it is still to be started
     std::function<bool(Pid)> knows;             // whether that is a worker already
     std::function<std::set<Version>()> needed;  // versions that have workers, or get some
@@ -62,6 +65,12 @@ class Zygotes {
     std::function<bool(Version)> fall_back;
     std::function<void(WorkerId, Version)> execute;
     std::function<void(const Happening&)> told;  // for the event stream
+  };
+
+  // Of a zygote, for a worker: by what number, and of which zygote (its number). 0: not yet.
+  struct Request {
+    std::uint64_t fork_id = 0;
+    std::uint64_t zygote = 0;
   };
 
   // What others may see.
@@ -81,7 +90,7 @@ class Zygotes {
   // What the last master has left: a zygote's record, its socket, workers that were to be forked.
   void adopt(const wire::ZygoteRecord& record);
   bool adopt(std::string_view name, int fd);  // false: it is none of ours
-  void expect(WorkerId worker, Version version);
+  void expect(WorkerId worker, Version version, Request request);
   // Goes on. `same_guard`: adopted zygotes are its children; else they are of no more use.
   struct Place {
     int keep_below = 0;
@@ -91,8 +100,10 @@ class Zygotes {
   };
   void start(Instant now, const Place& place);
 
-  // Its outcome comes as `forked` or `failed`.
+  // Its outcome comes as `forked` or `failed`. Behind number(), which is to be written down first.
   void fork(WorkerId worker, Version version, Instant now);
+  void number(WorkerId worker) { requests_[worker.epoch] = {next_fork_id_++, 0}; }
+  [[nodiscard]] Request request(WorkerId worker) const;
 
   void on_socket(std::uint64_t number, const os::Ready& ready, Instant now);
   void on_death(std::uint64_t number, Instant now);
@@ -139,23 +150,25 @@ class Zygotes {
     Instant started_at;
     std::optional<Instant> deadline;  // of loading, of leaving
     std::string status;
-    std::map<Epoch, Sent> sent;
+    std::map<std::uint64_t, Sent> sent;
   };
   using Lines = std::vector<std::pair<std::string, std::string>>;
 
+  void resume_requests(Instant now);
   void begin(Version version, Instant now);
   void tell_unmet(const os::Spawned& spawned);
   [[nodiscard]] Zygote* active(Version version);
   Zygote* find(std::uint64_t number);
   void dispatch(Instant now);
   void flush(Zygote& zygote, Instant now);
-  bool send(Zygote& zygote, WorkerId worker, Instant now);
+  bool send(Zygote& zygote, std::uint64_t fork_id, WorkerId worker, Instant now);
   void watch_socket(Zygote& zygote, bool for_writing);
   void hear(std::uint64_t number, Instant now);
   void on_message(Zygote& zygote, const os::Message& message, Instant now);
-  void on_forked(Zygote& zygote, Epoch epoch, Pid pid, Instant now);
+  void on_forked(Zygote& zygote, std::uint64_t fork_id, Pid pid, Instant now);
   void on_ready(Zygote& zygote, Instant now);
-  void on_fork_failed(Zygote& zygote, Epoch epoch, const std::string& why);
+  void on_fork_failed(Zygote& zygote, std::uint64_t fork_id, const std::string& why);
+  void fail(WorkerId worker, const std::string& reason, pool::event::Blame blame);
   void on_closed(Zygote& zygote, Instant now);
   void on_ended(Zygote& zygote, std::optional<os::Ended> how, Instant now);
   void on_deadline(Zygote& zygote, Instant now);
@@ -180,7 +193,10 @@ class Zygotes {
   const wire::Settings& settings_;
   Hooks hooks_;
   std::map<std::uint64_t, Zygote> zygotes_;
-  std::map<Epoch, std::pair<WorkerId, Version>> waiting_;  // not asked for yet
+  std::map<std::uint64_t, std::pair<WorkerId, Version>> waiting_;  // not asked for yet
+  std::map<Epoch, Request> requests_;
+  std::vector<std::pair<WorkerId, Version>> expected_;  // of the last master's, until start()
+  std::uint64_t next_fork_id_ = 1;
   std::map<Version, Instant> restart_at_;
   std::map<Version, Duration> delays_;
   std::map<Epoch, std::pair<WorkerId, Instant>> vanished_;  // gone before we could look

@@ -296,6 +296,8 @@ void fields(Archive& archive, ZygoteRecord& zygote) {
   archive(2, zygote.version);
   archive(3, zygote.pid);
   archive(4, zygote.loaded);
+  archive(100, zygote.asked_below);
+  archive(101, zygote.guard);
 }
 
 template <typename Archive>
@@ -338,6 +340,8 @@ void fields(Archive& archive, WorkerRecord& record) {
   archive(1, record.worker);
   archive(2, record.pid);
   archive(3, record.orphan);
+  archive(100, record.fork_id);
+  archive(101, record.asked_of);
   archive(220, record.withheld);
 }
 

@@ -182,6 +182,8 @@ struct ZygoteRecord {
   Version version;
   Pid pid = 0;  // 0: it had not been started yet
   bool loaded = false;
+  std::uint64_t asked_below = 0;  // whatever it has been asked for has a lower fork id
+  Pid guard = 0;                  // whose child it was born as; 0: the master's own
 };
 
 // A hook that runs, or is about to (master/hook_runner.h).
@@ -222,9 +224,11 @@ struct ListenerRecord {
 
 struct WorkerRecord {
   pool::Worker worker;
-  Pid pid = 0;                // 0 while Spawning
-  bool orphan = false;        // its parent was a guard that is dead: nobody can ask how it ends
-  std::int32_t withheld = 0;  // a stop signal that it gets when it has drained (--drain)
+  Pid pid = 0;                 // 0 while Spawning
+  bool orphan = false;         // its parent was a guard that is dead: nobody can ask how it ends
+  std::int32_t withheld = 0;   // a stop signal that it gets when it has drained (--drain)
+  std::uint64_t fork_id = 0;   // by which a zygote is asked for it; 0: none is, or it is there
+  std::uint64_t asked_of = 0;  // the zygote's number; 0: that is still to be done
 };
 
 // A client whose connection outlives the master: it waits for an upgrade, or is handed on.

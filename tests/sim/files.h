@@ -146,6 +146,7 @@ struct Packet {
   std::string text;
   std::vector<FilePtr> files;
   os::Peer sender{};
+  WorkerId asked_for{};  // of what a master asks a zygote
 };
 struct PacketQueue {
   std::deque<Packet> packets;
@@ -172,6 +173,8 @@ class PacketEnd final : public File {
     return in_->packets.empty() ? nullptr : &in_->packets.front();
   }
   os::Transfer::Kind send(Packet packet);
+  // What was sent and is not received yet.
+  [[nodiscard]] const std::shared_ptr<PacketQueue>& sent() const { return out_; }
 
  private:
   std::shared_ptr<PacketQueue> in_;

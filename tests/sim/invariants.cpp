@@ -418,6 +418,7 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
   if (guard_.stored("snapshot") == nullptr) {
     return;  // the guard died in the meantime
   }
+  check_words(pool, living);
   const wire::Snapshot& before = read_snapshot(nullptr);
   world_.expect(pool.ledger().next_epoch >= before.ledger.next_epoch &&
                     pool.ledger().newest >= before.ledger.newest,
@@ -453,6 +454,24 @@ void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPt
                       is->pinged_request_id == was.pinged_request_id &&
                       is->status_text == was.status_text && (!was.stopping() || is->stopping()),
                   "handoff", text(was.id) + " is not what it was");
+  }
+}
+
+// What a forked worker has said of itself is in the socket until it is written down.
+void Invariants::check_words(const pool::Pool& pool, const std::vector<ProcessPtr>& living) {
+  for (const ProcessPtr& process : living) {
+    const std::shared_ptr<PacketQueue> word = process->word.lock();
+    if (word == nullptr || word->reader_gone || process->known || process->lost ||
+        world_.snapshot_lossy) {
+      continue;
+    }
+    const bool waits = std::ranges::any_of(word->packets, [&process](const Packet& packet) {
+      return packet.sender.pid == process->pid;
+    });
+    const pool::Worker* worker = pool.find(process->worker);
+    world_.expect(
+        waits || (worker != nullptr && worker->state != pool::WorkerState::kSpawning), "word",
+        text(process->worker) + " has said that it was forked, and nobody has written it down");
   }
 }
 
@@ -544,15 +563,19 @@ void Invariants::check_persisted(MasterProcess& master, const pool::Pool& pool,
   check_speakers(pool, read, living);
 }
 
-// The connection on which a worker is going to say its ACK is to outlive this master.
+// The connection on which a worker is going to say its ACK is to outlive this master, and so is the
+// one that it was born with.
 void Invariants::check_speakers(const pool::Pool& pool, const wire::Snapshot& written,
                                 const std::vector<ProcessPtr>& living) {
   for (const ProcessPtr& process : living) {
     const std::shared_ptr<Stream> silent = process->silent.lock();
+    const std::shared_ptr<Stream> born_with = process->born_with.lock();
     const pool::Worker* worker = process->known ? pool.find(process->worker) : nullptr;
     // Of several connections that have not spoken one is kept, which may be the stranger's.
-    if (silent == nullptr || !silent->is_accepted() || worker == nullptr || worker->acked() ||
-        process->strange) {
+    const bool speaks = silent != nullptr && silent->is_accepted() && worker != nullptr &&
+                        !worker->acked() && !process->strange;
+    const bool linked = born_with != nullptr && born_with->is_accepted() && worker != nullptr;
+    if (!speaks && !linked) {
       continue;
     }
     const bool kept = std::ranges::any_of(written.connections, [&](const auto& entry) {
@@ -560,7 +583,9 @@ void Invariants::check_speakers(const pool::Pool& pool, const wire::Snapshot& wr
       return entry.second.peer_pid == process->pid &&
              (!guard_.alive() || guard_.stored("conn:" + std::to_string(entry.first)) != nullptr);
     });
-    world_.expect(kept, "heard", "the ACK of " + text(worker->id) + " would die with this master");
+    world_.expect(kept, "heard",
+                  std::string(linked ? "the connection" : "the ACK") + " of " + text(worker->id) +
+                      " would die with this master");
   }
 }
 
@@ -636,6 +661,7 @@ void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>
   world_.expect(pool->ledger().respawn || !world_.faults, "rights",
                 "the pool is going down, and nobody who may say so has said it");
   forget_lost_successors(master.process());
+  check_words(*pool, living);
   check_known(*pool, living);
   check_acks(*pool, living);
   check_in_time(*pool);

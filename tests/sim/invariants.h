@@ -18,11 +18,14 @@
 //   bounded       journal, versions, what is kept and who is connected do not grow with time
 //   oldest-first  of two ready workers of one version the older one is stopped first
 //   back-off      while workers die before their ACK, there is a pause between two starts
-//   in-time       who does not stop within its time is killed; an upgrade that fails or takes too
-//                 long is rolled back
+//   in-time       who does not stop within its time is killed, and a zygote that does not load; an
+//                 upgrade that fails or takes too long is rolled back
 //   canary        no more than the canaries are started before one of them was ready
 //   own-ack       nobody is up who has not said so itself
-//   heard         the connection of one that has its ACK still to say outlives the master
+//   heard         the connection of one that has its ACK still to say outlives the master, and so
+//                 does the one that a worker was born with
+//   word          what a forked worker says of itself is in its socket until it is written down
+//   in-order      a zygote is asked for nothing that it would take for a repetition (Zygotes)
 //   recycling     no more than max_recycling workers are replaced at a time for their limits
 //   honest        who is silent, busy for too long or answers no probe is taken out in time, and
 //                 nobody else; a probe asks the worker that it is about
@@ -92,6 +95,7 @@ class Invariants {
   void on_act(const ProcessPtr& by);
   void check_bounds(const wire::Snapshot& snapshot);
   void forget_lost_successors(const ProcessPtr& master);
+  void check_words(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
   void check_known(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
   void check_persisted(MasterProcess& master, const pool::Pool& pool,
                        const std::vector<ProcessPtr>& living);

@@ -88,6 +88,9 @@ class SimulatedWorld final : public World, public sim::Host {
   void on_master_reads(std::string_view /*snapshot*/) override {}
   void on_master_writes(sim::SimulatedKernel& /*by*/, std::string_view /*bytes*/) override {}
   void on_strike(sim::SimulatedKernel& /*at*/) override {}
+  WorkerId worker_asked_for(sim::SimulatedKernel& /*by*/, std::string_view /*order*/) override {
+    return {};
+  }
   Result<std::string> deploy() override { return std::string("/"); }
 
  private:

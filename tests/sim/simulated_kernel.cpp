@@ -280,7 +280,10 @@ os::Transfer SimulatedKernel::send(int socket, std::string_view text, std::span<
     return {Kind::kWouldBlock, 0};
   }
   step();
-  Packet packet{std::string(text), {}, {self_->pid, 0, 0}};
+  Packet packet{std::string(text), {}, {self_->pid, 0, 0}, {}};
+  if (text.starts_with("FORK=")) {
+    packet.asked_for = host_.worker_asked_for(*this, text);
+  }
   for (const int fd : fds) {
     packet.files.push_back(get<File>(fd, "send"));
   }

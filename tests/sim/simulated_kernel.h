@@ -58,6 +58,8 @@ class Host {
   // Runs the machine until something is ready for that kernel, it is dead, or the deadline has
   // come.
   virtual void run_until_ready(SimulatedKernel& kernel, std::optional<Instant> deadline) = 0;
+  // The master asks a zygote for a worker: for which?
+  virtual WorkerId worker_asked_for(SimulatedKernel& by, std::string_view order) = 0;
   // A new version of the program: where it is.
   virtual Result<std::string> deploy() = 0;
 };

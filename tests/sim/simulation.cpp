@@ -67,7 +67,7 @@ wire::Snapshot first_snapshot(const Plan& plan) {
   program.environment = {"PATH=/usr/bin"};
   if (plan.preload) {
     settings.preload = "app.py";
-    settings.preload_timeout = std::chrono::seconds{30};
+    settings.preload_timeout = Zygotes::kLoads;
     settings.command_socket_as_fd = false;
     program.zygote = "/usr/bin/python3";
     program.zygote_arguments = {"python3", "/usr/share/einhorn/preload/preload.py", "app.py"};
@@ -115,6 +115,16 @@ void Simulation::set_up() {
       workers_.on_signal(to, signal);
     } else if (to->kind == ProcessKind::kHook) {
       hooks_.on_signal(to, signal);
+    }
+  };
+  world_.on_forked = [this](Slot slot) {
+    if (world_.plan.config.hook_before_start) {
+      hooks_.on_worker_started(slot);
+    }
+  };
+  world_.strike_master = [this](std::uint64_t steps) {
+    if (MasterProcess* master = acting(); master != nullptr && guard_.alive()) {
+      master->kernel().strike_in(steps);
     }
   };
   if (world_.plan.cgroups) {
@@ -255,6 +265,9 @@ void Simulation::turn(MasterProcess& master) {
     subscribers_.on_master_killed();
   } else if (master.turns() != before) {
     invariants_.after_turn(master, workers_.living(), acting() == &master);
+    if (acting() == &master) {
+      zygotes_.check_loading(master.process()->born_at);
+    }
     if (world_.plan.capture && master.pool() != nullptr) {
       const ProcessPtr unheard = workers_.unheard();
       world_.expect(unheard == nullptr || unnumbered_ ||
@@ -405,6 +418,29 @@ WorkerId Simulation::worker_of(SimulatedKernel& by, const os::SpawnSpec& spec) {
   return id;
 }
 
+// It was written down before it was asked for.
+WorkerId Simulation::worker_asked_for(SimulatedKernel& by, std::string_view order) {
+  const std::uint64_t fork_id = Zygotes::number_behind(order, "FORK=");
+  if (const auto memory = std::dynamic_pointer_cast<Memory>(by.newest(FileKind::kMemory))) {
+    if (const Result<wire::Snapshot> read = wire::decode_snapshot(memory->content())) {
+      for (const auto& [epoch, record] : read->workers) {
+        if (record.fork_id == fork_id) {
+          world_.note("process", std::to_string(by.process()->pid) + " asks zygote " +
+                                     std::to_string(record.asked_of) + " for worker " +
+                                     std::to_string(record.worker.id.slot.value) + ", fork " +
+                                     std::to_string(fork_id));
+          return record.worker.id;
+        }
+      }
+    }
+  }
+  world_.expect(world_.snapshot_lossy, "persisted",
+                "a zygote is asked for something that is not written down: " + std::string(order));
+  const auto slot =
+      static_cast<std::uint32_t>(Zygotes::number_behind(order, "EINHORN_CHILD_INDEX="));
+  return {Slot{slot}, Epoch{unknown_epoch_++}};
+}
+
 Result<os::Spawned> Simulation::start_program(SimulatedKernel& by, const os::SpawnSpec& spec) {
   const auto& arguments = spec.arguments;
   for (const char* flag : {"--upgrade-check", "--with-state-fd"}) {
@@ -438,7 +474,7 @@ Result<os::Spawned> Simulation::start_program(SimulatedKernel& by, const os::Spa
   const MasterProcess* master = of(by);
   invariants_.on_spawn(by, spec, id, master->pool());
   Result<os::Spawned> spawned = workers_.start(by, spec, id);
-  if (spawned && id.epoch.value >= std::uint64_t{1} << 60U) {
+  if (spawned && id.epoch.value >= kUnknownEpochs) {
     unnumbered_ = true;
     world_.find(spawned->pid)->known = false;
   }

@@ -61,6 +61,7 @@ class Simulation final : public Host {
   void on_master_reads(std::string_view snapshot) override;
   void on_strike(SimulatedKernel& at) override;
   void run_until_ready(SimulatedKernel& kernel, std::optional<Instant> deadline) override;
+  WorkerId worker_asked_for(SimulatedKernel& by, std::string_view order) override;
   Result<std::string> deploy() override { return workers_.deploy(); }
 
  private:
@@ -115,7 +116,7 @@ class Simulation final : public Host {
   std::uint64_t workers_started_ = 0;
   std::optional<Instant> successor_died_at_;
   bool unnumbered_ = false;  // a worker was started that could not be written down
-  std::uint64_t unknown_epoch_ = std::uint64_t{1} << 60U;
+  std::uint64_t unknown_epoch_ = kUnknownEpochs;
 };
 
 }  // namespace einhorn::sim

@@ -166,6 +166,7 @@ Result<os::Spawned> Workers::start(SimulatedKernel& by, const os::SpawnSpec& spe
     world_.end(process, {1, 3});
     return spawned;
   }
+  process->born_with = link;
   Model& model = models_[process->pid] = {process, behaviour, std::move(link), {}, {}, {}, false};
   model.notify = notify;
   for (const int fd : {spec.output, spec.error_output}) {

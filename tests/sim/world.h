@@ -83,6 +83,10 @@ class World {
   std::function<void(const ProcessPtr&)> on_ended;
   std::function<void(const ProcessPtr&)> on_child_ended;
   std::function<void(const ProcessPtr&, int)> on_signal;
+  // A zygote has forked a worker of that slot.
+  std::function<void(Slot)> on_forked;
+  // The acting master is to die that many steps from now.
+  std::function<void(std::uint64_t)> strike_master;
 
   Random random;
   Trace trace;

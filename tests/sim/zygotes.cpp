@@ -16,17 +16,22 @@ using std::chrono::minutes;
 using std::chrono::seconds;
 
 constexpr std::string_view kVariable = "EINHORN_ZYGOTE_FD=";
+// By the pid, so that other lives stay what they are: a worker in so many is slow to say that it was
+// forked, and at the word of one in so many the master is about to die.
+constexpr Pid kSlowForks = 29;
+constexpr Pid kStruckWords = 13;
+constexpr Duration kUnloadedEnds = seconds{2};
 
-std::uint64_t number_behind(const std::string& text, std::string_view name) {
+}  // namespace
+
+std::uint64_t Zygotes::number_behind(std::string_view text, std::string_view name) {
   std::uint64_t number = 0;
   const std::size_t at = text.find(name);
-  if (at != std::string::npos) {
+  if (at != std::string_view::npos) {
     std::from_chars(text.data() + at + name.size(), text.data() + text.size(), number);
   }
   return number;
 }
-
-}  // namespace
 
 bool Zygotes::is_one(const os::SpawnSpec& spec) {
   return std::any_of(spec.environment.begin(), spec.environment.end(),
@@ -115,7 +120,7 @@ void Zygotes::end_after(const std::shared_ptr<Model>& model, Duration delay, os:
 
 void Zygotes::say(const Model& model, Pid sender, const std::string& text) {
   if (model.socket != nullptr) {
-    model.socket->send({text, {}, {sender, 0, 0}});
+    model.socket->send({text, {}, {sender, 0, 0}, {}});
   }
 }
 
@@ -153,18 +158,23 @@ void Zygotes::serve(const std::shared_ptr<Model>& model) {
     return;
   }
   if (kind == Kind::kDone) {
-    fork(model, packet.text);
+    fork(model, packet);
   }
   poke();
 }
 
-void Zygotes::fork(const std::shared_ptr<Model>& model, const std::string& order) {
+void Zygotes::fork(const std::shared_ptr<Model>& model, const Packet& order) {
   Random& random = world_.random;
-  const std::uint64_t id = number_behind(order, "FORK=");
+  const std::uint64_t id = number_behind(order.text, "FORK=");
   if (id <= model->last) {
+    world_.expect(
+        model->asked.contains(id) || world_.snapshots_lost + world_.successors_lost > 0, "in-order",
+        "zygote " + std::to_string(model->process->pid) + " is asked for " + std::to_string(id) +
+            " after " + std::to_string(model->last) + ", and ignores it");
     return;  // said again by a new master
   }
   model->last = id;
+  model->asked.insert(id);
   if (world_.faults && random.chance(20)) {
     model->silent = true;
     return;
@@ -174,31 +184,40 @@ void Zygotes::fork(const std::shared_ptr<Model>& model, const std::string& order
         "FAILED=" + std::to_string(id) + "\nERRNO=11\nSTATUS=fork: try again");
     return;
   }
-  WorkerId worker;
-  worker.epoch.value = id;
-  worker.slot.value = static_cast<std::uint32_t>(number_behind(order, "EINHORN_CHILD_INDEX="));
+  const WorkerId worker = order.asked_for;
   // A child of whoever is above the zygote, by the death of the process in between.
   const ProcessPtr process = world_.start_process(ProcessKind::kWorker, model->process->pid);
   process->parent = world_.heir_of(process);
   process->group = model->process->group;
   process->worker = worker;
   process->known = false;
+  process->lost = worker.epoch.value >= kUnknownEpochs;
   process->forked = true;
   ++forked_;
   world_.note("process", std::to_string(process->pid) + " is forked by zygote " +
                              std::to_string(model->process->pid));
+  if (world_.on_forked) {
+    world_.on_forked(worker.slot);
+  }
   const auto socket = model->socket;  // its own copy
   const std::string directory = model->directory;
-  world_.after(random.skewed(microseconds{10}, milliseconds{5}), [this, process, socket, worker,
-                                                                  directory, model] {
+  Duration delay = random.skewed(microseconds{10}, milliseconds{5});
+  if (world_.faults && process->pid % kSlowForks == 0) {
+    delay = milliseconds{process->pid * 97 % 15'000};
+  }
+  world_.after(delay, [this, process, socket, id, directory] {
     if (process->dead) {
       return;
     }
     process->group = process->pid;
-    if (socket->send({"FORKED=" + std::to_string(worker.epoch.value), {}, {process->pid, 0, 0}}) !=
+    if (socket->send({"FORKED=" + std::to_string(id), {}, {process->pid, 0, 0}, {}}) !=
         Kind::kDone) {
       world_.end(process, {1, 1});
       return;
+    }
+    process->word = socket->sent();
+    if (world_.faults && process->pid % kStruckWords == 1) {
+      world_.strike_master(1 + process->pid / kStruckWords % 12);  // while it takes that down
     }
     workers_.adopt(process, directory);
   });
@@ -212,6 +231,15 @@ void Zygotes::forget(const ProcessPtr& dead) {
   if (found != models_.end() && found->second->process == dead) {
     found->second->socket.reset();
     models_.erase(found);
+  }
+}
+
+void Zygotes::check_loading(Instant acts_since) const {
+  for (const auto& [pid, model] : models_) {
+    const Instant since = std::max(acts_since, model->process->born_at);
+    world_.expect(
+        model->ready || model->process->dead || world_.now() < since + kLoads + kUnloadedEnds,
+        "in-time", "zygote " + std::to_string(pid) + " does not load and is not ended");
   }
 }
 

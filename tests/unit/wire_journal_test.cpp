@@ -236,8 +236,20 @@ std::string read_file(const std::filesystem::path& path) {
 }
 
 // What the earlier ones do not say has its default.
+Snapshot before_fork_ids(Snapshot snapshot) {
+  for (auto& [number, zygote] : snapshot.zygotes) {
+    zygote.asked_below = 0;
+    zygote.guard = 0;
+  }
+  for (auto& [epoch, record] : snapshot.workers) {
+    record.fork_id = 0;
+    record.asked_of = 0;
+  }
+  return snapshot;
+}
+
 Snapshot before_stdin() {
-  Snapshot snapshot = full_snapshot();
+  Snapshot snapshot = before_fork_ids(full_snapshot());
   for (auto& [index, listener] : snapshot.listeners) {
     listener.as_stdin = false;
   }
@@ -312,7 +324,8 @@ TEST(GoldenSnapshot, OfEveryReleaseIsRead) {
         std::pair("snapshot-0.1.0-quick-deaths.bin", before_interception()),
         std::pair("snapshot-0.1.0-intercept.bin", before_draining()),
         std::pair("snapshot-0.1.0-draining.bin", before_preloading()),
-        std::pair("snapshot-0.1.0-hooks.bin", whole_snapshot())}) {
+        std::pair("snapshot-0.1.0-hooks.bin", before_fork_ids(whole_snapshot())),
+        std::pair("snapshot-0.1.0-fork-ids.bin", whole_snapshot())}) {
     const std::string bytes = read_file(unit::data_folder() / name);
     ASSERT_GT(bytes.size(), kJournalStart) << name;
     const Result<Snapshot> snapshot = decode_snapshot(bytes);

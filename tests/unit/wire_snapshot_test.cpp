@@ -160,6 +160,8 @@ WorkerRecord full_worker(std::uint32_t slot, std::uint64_t epoch) {
   record.pid = 56;
   record.orphan = true;
   record.withheld = 15;
+  record.fork_id = 66;
+  record.asked_of = 67;
   return record;
 }
 
@@ -173,7 +175,7 @@ Snapshot full_snapshot() {
   snapshot.listeners[1] = full_listener(1);
   snapshot.workers[Epoch{57}] = full_worker(3, 57);
   snapshot.workers[Epoch{58}] = full_worker(4, 58);
-  snapshot.zygotes[63] = {63, Version{31}, 64, true};
+  snapshot.zygotes[63] = {63, Version{31}, 64, true, 65, 68};
   return snapshot;
 }
 
@@ -226,8 +228,8 @@ static_assert(count_fields<pool::UpgradeProgress>() == 9);
 static_assert(count_fields<pool::Worker>() == 23);
 static_assert(count_fields<Program>() == 8);
 static_assert(count_fields<ListenerRecord>() == 16);
-static_assert(count_fields<ZygoteRecord>() == 4);
-static_assert(count_fields<WorkerRecord>() == 4);
+static_assert(count_fields<ZygoteRecord>() == 6);
+static_assert(count_fields<WorkerRecord>() == 6);
 static_assert(count_fields<HookRecord>() == 10);
 
 // --- round trip ---------------------------------------------------------------------------------
@@ -375,6 +377,8 @@ TEST(Snapshot, ProgramsListenersAndWorkersComeBackFieldByField) {
   EXPECT_EQ(z.version, Version{31});
   EXPECT_EQ(z.pid, 64);
   EXPECT_TRUE(z.loaded);
+  EXPECT_EQ(z.asked_below, 65u);
+  EXPECT_EQ(z.guard, 68);
 
   const ListenerRecord& l = read.listeners.at(1);
   EXPECT_EQ(l.index, 1u);
@@ -394,6 +398,8 @@ TEST(Snapshot, ProgramsListenersAndWorkersComeBackFieldByField) {
   EXPECT_EQ(r.pid, 56);
   EXPECT_TRUE(r.orphan);
   EXPECT_EQ(r.withheld, 15);
+  EXPECT_EQ(r.fork_id, 66u);
+  EXPECT_EQ(r.asked_of, 67u);
   const pool::Worker& w = r.worker;
   EXPECT_EQ(w.id, (WorkerId{Slot{4}, Epoch{58}}));
   EXPECT_EQ(w.version, Version{51});

@@ -167,9 +167,9 @@ TEST(WholeSnapshot, NothingInItIsAsByDefault) {
   compare(whole.ledger, pool::Ledger{}, 17, "ledger");
   compare(whole.programs.begin()->second, Program{}, 8, "program");
   compare(whole.listeners.at(1), ListenerRecord{}, 16, "listener");
-  compare(whole.workers.begin()->second, WorkerRecord{}, 4, "worker's record");
+  compare(whole.workers.begin()->second, WorkerRecord{}, 6, "worker's record");
   compare(whole.connections.begin()->second, ConnectionRecord{}, 8, "connection");
-  compare(whole.zygotes.begin()->second, ZygoteRecord{}, 4, "zygote");
+  compare(whole.zygotes.begin()->second, ZygoteRecord{}, 6, "zygote");
   compare(whole.troubles.begin()->second, pool::SlotTrouble{}, 6, "slot");
   compare(whole.hooks.begin()->second, HookRecord{}, 11, "hook");
   constexpr Tag kWorker = 1;
