@@ -96,14 +96,18 @@ void Zygotes::start(Instant now, const Place& place) {
   }
   for (const std::uint64_t key : all) {
     Zygote& zygote = zygotes_.at(key);
-    // No process yet, or no socket: whoever has its other end reads its end and leaves.
+    zygote.foreign = !same_guard || zygote.record.guard != guard_pid_;
+    // No process yet, or no socket: whoever has its other end reads its end and leaves. Who has closed
+    // it itself does not.
     if (zygote.record.pid == 0 || zygote.socket < 0) {
+      if (zygote.record.pid != 0 && !zygote.foreign) {
+        zygote.pidfd = kernel_.open_process(zygote.record.pid, guard_pid_).value_or(-1);
+      }
       drop(key);
       continue;
     }
     zygote.started_at = now;
     zygote.adopted = true;
-    zygote.foreign = !same_guard || zygote.record.guard != guard_pid_;
     zygote.state = zygote.record.loaded ? State::kReady : State::kLoading;
     if (zygote.state == State::kLoading) {
       zygote.deadline = now + settings_.preload_timeout;
