@@ -80,7 +80,7 @@ class Life:
         for language in ("json", "yaml"):
             for command, args in (
                 ("ehlo", []), ("state", []), ("state", ["json"]), ("status", []), ("help", []),
-                ("config", []), ("inc", []), ("dec", []), ("signal", ["TTIN"]), ("nothing", []),
+                ("config", []), ("inc", []), ("dec", []), ("signal", ["WINCH"]), ("nothing", []),
                 ("upgrade", []), ("upgrade_fleet", []), ("rollback", []), ("reload", []),
             ):  # fmt: skip
                 self.ask(command, language, args=args, id=7)
@@ -159,7 +159,7 @@ def main():
             if life.status != 0:
                 broken.append(f"the guard ended with {life.status}")
             said = (life.dir / "log").read_text()
-            for words in ("Upgrade done", "A new master goes on"):
+            for words in ("Upgraded successfully", "A new master goes on", "Exited worker"):
                 if words not in said:
                     broken.append(f"the log does not say {words!r}")
             reports = read_reports(directory)
