@@ -128,6 +128,15 @@ void CommandServer::on_listener(Instant now) {
   }
 }
 
+void CommandServer::choose_again(Pid pid) {
+  for (auto& [id, connection] : connections_) {
+    if (connection.peer.pid == pid && !connection.kept && !dropped_.contains(id) && keeps_ &&
+        keeps_(connection) != Keep::kNo) {
+      keep(connection);
+    }
+  }
+}
+
 // All places are taken: whoever has been idle for longest goes, first those that may not command,
 // and of them and of the others first those that never said a word.
 bool CommandServer::make_room(Instant now) {

@@ -66,6 +66,8 @@ class CommandServer {
   // Which new connections shall outlive this master.
   enum class Keep { kNo, kAtOnce, kUnlessHeard };
   void set_chooser(std::function<Keep(const Connection&)> keeps) { keeps_ = std::move(keeps); }
+  // That process is a worker, as is known only now.
+  void choose_again(Pid pid);
   // A connection of an earlier master. Takes the descriptor over.
   void adopt(const wire::ConnectionRecord& record, int fd, Instant now);
   void subscribe(Connection& connection, Subscription subscription);

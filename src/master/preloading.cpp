@@ -171,6 +171,7 @@ bool Master::on_forked(WorkerId worker, Pid pid, bool foreign) {
     server_->set_extra_places(roster_->size());
   }
   note_worker(worker);
+  server_->choose_again(pid);  // it may have connected before it said that it is there
   if (settings_.nice_worker && has_renice_command()) {
     renice(pid, *settings_.nice_worker);
   }

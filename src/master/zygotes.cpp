@@ -11,7 +11,6 @@ namespace {
 
 using pool::event::Blame;
 using zygote::kForkPatience;
-using zygote::kLived;
 using zygote::kNamePrefix;
 using zygote::seconds;
 

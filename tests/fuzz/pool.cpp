@@ -29,7 +29,7 @@ using std::chrono::seconds;
 constexpr std::size_t kMaxEvents = 300;
 constexpr int kMaxSteps = 2000;  // after which there are no more events
 constexpr std::uint8_t kMostWorkers = 12;
-constexpr int kPersistedEvery = 8;  // steps
+constexpr int kPersistedEvery = 32;  // steps: it costs more than all the rest
 
 // Milliseconds up to some hours; each number as likely as small ones.
 Duration some_time(Choices& choices) {

@@ -68,7 +68,6 @@ wire::Snapshot first_snapshot(const Plan& plan) {
   if (plan.preload) {
     settings.preload = "app.py";
     settings.preload_timeout = Zygotes::kLoads;
-    settings.command_socket_as_fd = false;
     program.zygote = "/usr/bin/python3";
     program.zygote_arguments = {"python3", "/usr/share/einhorn/preload/preload.py", "app.py"};
   }

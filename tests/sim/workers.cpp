@@ -186,7 +186,8 @@ Result<os::Spawned> Workers::start(SimulatedKernel& by, const os::SpawnSpec& spe
   return spawned;
 }
 
-void Workers::adopt(const ProcessPtr& process, const std::string& directory) {
+void Workers::adopt(const ProcessPtr& process, const std::string& directory,
+                    std::shared_ptr<Stream> link) {
   const Behaviour behaviour = choose(directory);
   world_.note("process", std::to_string(process->pid) + " is worker " +
                              std::to_string(process->worker.slot.value) + " of epoch " +
@@ -199,6 +200,7 @@ void Workers::adopt(const ProcessPtr& process, const std::string& directory) {
   Model& model = models_[process->pid];
   model.process = process;
   model.behaviour = behaviour;
+  model.link = std::move(link);
   live(process, behaviour);
 }
 

@@ -27,7 +27,7 @@ class Workers {
   Result<std::string> deploy();
   Result<os::Spawned> start(SimulatedKernel& by, const os::SpawnSpec& spec, WorkerId id);
   // A zygote has forked one, which has said so.
-  void adopt(const ProcessPtr& process, const std::string& directory);
+  void adopt(const ProcessPtr& process, const std::string& directory, std::shared_ptr<Stream> link);
   [[nodiscard]] bool is_bad(const std::string& directory) const;
   void on_signal(const ProcessPtr& worker, int signal);
   // Living ones, by pid.

@@ -200,16 +200,19 @@ void Zygotes::fork(const std::shared_ptr<Model>& model, const Packet& order) {
     world_.on_forked(worker.slot);
   }
   const auto socket = model->socket;  // its own copy
+  const bool connects = order.text.find("\nCONNECT=") != std::string::npos;
   const std::string directory = model->directory;
   Duration delay = random.skewed(microseconds{10}, milliseconds{5});
   if (world_.faults && process->pid % kSlowForks == 0) {
     delay = milliseconds{process->pid * 97 % 15'000};
   }
-  world_.after(delay, [this, process, socket, id, directory] {
+  world_.after(delay, [this, process, socket, id, directory, connects] {
     if (process->dead) {
       return;
     }
     process->group = process->pid;
+    const std::shared_ptr<Stream> link = connects ? workers_.connect(process->pid, 4096) : nullptr;
+    process->born_with = link;
     if (socket->send({"FORKED=" + std::to_string(id), {}, {process->pid, 0, 0}, {}}) !=
         Kind::kDone) {
       world_.end(process, {1, 1});
@@ -219,7 +222,7 @@ void Zygotes::fork(const std::shared_ptr<Model>& model, const Packet& order) {
     if (world_.faults && process->pid % kStruckWords == 1) {
       world_.strike_master(1 + process->pid / kStruckWords % 12);  // while it takes that down
     }
-    workers_.adopt(process, directory);
+    workers_.adopt(process, directory, link);
   });
   if (world_.faults && random.chance(30)) {
     end_after(model, random.skewed(Duration::zero(), milliseconds{5}), {2, SIGKILL});
