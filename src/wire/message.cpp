@@ -116,7 +116,7 @@ Result<Reply> parse_reply(std::string_view line) {
   line = without_line_end(line);
   if (line.starts_with("{\"n\":") || line.starts_with("{\"event\":")) {
     Reply event;
-    event.message = line;
+    event.message = text::to_utf8(line);
     event.wait = true;
     return event;
   }

@@ -165,6 +165,7 @@ TEST(MessageTest, RepliesOfOtherMasters) {
   EXPECT_FALSE(old->wait);
   EXPECT_THAT(parse_reply("--- x").error().message(), HasSubstr("not a map"));
   EXPECT_THAT(parse_reply("{x: 1}").error().message(), HasSubstr("no message"));
+  EXPECT_EQ(parse_reply("{\"event\":\"a\xff\"}")->message, "{\"event\":\"a\xef\xbf\xbd\"}");
   EXPECT_FALSE(parse_reply("").has_value());
   EXPECT_FALSE(parse_reply("{").has_value());
   // The state of a pool of thousands.
