@@ -1,6 +1,7 @@
 """Fixtures of the integration tests."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -82,5 +83,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_configure(config):
+    # Whoever starts us in the background has them ignored, and so would have every program that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.addinivalue_line("markers", "root: the test needs to be root")
     config.addinivalue_line("markers", "unsanitized: it has no meaning under sanitizers")

@@ -231,6 +231,7 @@ def test_hostile_requests(pool, make_agent):
         assert agent.get("/healthcheck").status == 200
 
 
+@pytest.mark.unsanitized
 def test_a_client_that_asks_and_does_not_read_costs_no_memory(pool, make_agent):
     agent = make_agent(pool.socket_path)
     agent.wait_pool("shop", lambda p: p["connected"])

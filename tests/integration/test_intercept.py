@@ -258,6 +258,7 @@ ssize_t sendmsg(int fd, const struct msghdr* message, int flags) {
 """
 
 
+@pytest.mark.unsanitized
 def test_worker_without_a_watcher_is_replaced(make_pool, tmp_path):
     """What a master leaves that is killed before it hands the notify descriptor on: here, in the
     very call that would."""

@@ -127,7 +127,7 @@ def test_nobody_waits_for_a_program_that_does_harm(make_pool, harm, way):
         env={"SERVER": SERVER, "HARM": text},
     )
     wait_until((pool.dir / "working").exists, 60, pool.log)
-    supervisor = supervisor_of(pool)
+    supervisor = wait_until(lambda: supervisor_of(pool), 60, "a supervisor")
     pool.command("set_workers", "3")
     good = wait_until(
         lambda: [w["pid"] for w in pool.workers() if w["index"] != 0 and w["state"] == "ready"][1:]

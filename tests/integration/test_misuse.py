@@ -312,6 +312,7 @@ def test_workers_that_can_not_run(make_pool):
         assert pool.state_json()["workers"] == [] or wait_until(lambda p=pool: p.exit_code is None)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes /proc away, in a namespace of its own")
 def test_without_proc(place):
     """In a root that nobody has mounted it in."""

@@ -461,6 +461,7 @@ def test_quiet_and_verbose(make_pool):
     assert verbose.count_log(r"\] DEBUG: ") > 0
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("name, wanted", [("einhorn", set()), ("einhornsh", {"libedit.so.2", "libncursesw.so.6", "libtinfo.so.6"})])
 def test_libraries_that_are_loaded_at_each_start(name, wanted):
     """Every master and every check of one pays for them."""

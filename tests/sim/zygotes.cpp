@@ -16,8 +16,10 @@ using std::chrono::minutes;
 using std::chrono::seconds;
 
 constexpr std::string_view kVariable = "EINHORN_ZYGOTE_FD=";
-// By the pid, so that other lives stay what they are: a worker in so many is slow to say that it was
-// forked, and at the word of one in so many the master is about to die.
+// By the pid, so that other lives stay what they are: a zygote in so many hangs while it loads, a
+// worker in so many is slow to say that it was forked, and at the word of one in so many the master
+// is about to die.
+constexpr Pid kHanging = 17;
 constexpr Pid kSlowForks = 29;
 constexpr Pid kStruckWords = 13;
 constexpr Duration kUnloadedEnds = seconds{2};
@@ -68,6 +70,9 @@ Result<os::Spawned> Zygotes::start(SimulatedKernel& by, const os::SpawnSpec& spe
 void Zygotes::load(const std::shared_ptr<Model>& model) {
   Random& random = world_.random;
   const Duration soon = random.skewed(milliseconds{1}, seconds{5});
+  if (world_.faults && model->process->pid % kHanging == 5) {
+    return;
+  }
   const bool bad = world_.faults && workers_.is_bad(model->directory);
   const bool faulty = world_.faults && random.chance(150);
   if (bad || faulty) {
