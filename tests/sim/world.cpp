@@ -11,6 +11,10 @@ World::World(std::uint64_t seed, std::FILE* out) : random(seed), trace(out) {
   plan = make_plan(random);
   // Not drawn, so that other lives stay what they are.
   plan.preload = seed % 3 == 0 && seed > 1000;
+  if (plan.preload && seed % 4 == 0) {
+    plan.hooks |= 1U;  // what is asked of a zygote comes in another order then
+    plan.config.hook_before_start = true;
+  }
   plan.intercept = seed % 7 == 5 && seed > 1000 && !plan.preload;
   if (plan.intercept) {
     plan.config.ack_mode = pool::AckMode::kListen;

@@ -243,6 +243,9 @@ void Zygotes::forget(const ProcessPtr& dead) {
 }
 
 void Zygotes::check_loading(Instant acts_since) const {
+  if (world_.snapshots_lost + world_.successors_lost > 0) {
+    return;  // perhaps it could not be written down that there is one
+  }
   for (const auto& [pid, model] : models_) {
     const Instant since = std::max(acts_since, model->process->born_at);
     // Who has closed its socket can't be told from a stranger once its guard is gone.
