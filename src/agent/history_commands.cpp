@@ -138,7 +138,7 @@ int run_history(const std::string& where, const std::vector<std::string>& words)
   std::size_t limit = 1000;
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (words[i] == "--since" || words[i] == "--limit") {
-      const std::string name = words[i];
+      const std::string& name = words[i];
       if (++i == words.size()) {
         return fail(make_error("history " + name, "a value is missing"));
       }

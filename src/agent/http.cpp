@@ -165,7 +165,10 @@ std::string encode_response(const HttpResponse& response, bool keep_alive, bool 
          "\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY"
          "\r\nReferrer-Policy: no-referrer\r\nCache-Control: no-store\r\n";
   for (const auto& [name, value] : response.headers) {
-    out += name + ": " + value + "\r\n";
+    out += name;
+    out += ": ";
+    out += value;
+    out += "\r\n";
   }
   out += keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
   if (!head_only) {

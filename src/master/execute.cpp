@@ -309,7 +309,7 @@ void Master::note_worker(WorkerId id) {
 void Master::spawn(const pool::Spawn& action) {
   const auto program = programs_.find(action.version);
   if (program == programs_.end()) {
-    events_.push_back(pool::event::SpawnFailed{
+    events_.emplace_back(pool::event::SpawnFailed{
         action.worker, "version " + std::to_string(action.version.value) + " is not recorded"});
     return;
   }
@@ -347,7 +347,7 @@ void Master::spawn(const pool::Spawn& action) {
     static_cast<void>(cgroups_->ended(action.worker, now_));
   }
   if (!spawned) {
-    events_.push_back(pool::event::SpawnFailed{action.worker, spawned.error().message()});
+    events_.emplace_back(pool::event::SpawnFailed{action.worker, spawned.error().message()});
     return;
   }
   if (spawned->failed) {
@@ -356,7 +356,7 @@ void Master::spawn(const pool::Spawn& action) {
       kernel_.close(spawned->pidfd);
     }
     guard_.ask_for(spawned->pid);
-    events_.push_back(pool::event::SpawnFailed{action.worker, spawned->failed->message()});
+    events_.emplace_back(pool::event::SpawnFailed{action.worker, spawned->failed->message()});
     return;
   }
   Roster::Process process;
@@ -372,7 +372,7 @@ void Master::spawn(const pool::Spawn& action) {
     interceptor_->add(action.worker, spawned->notify);
   }
   note_worker(action.worker);
-  events_.push_back(pool::event::Spawned{action.worker});
+  events_.emplace_back(pool::event::Spawned{action.worker});
   for (const Error& unmet : spawned->unmet) {
     log_->error("identity_unmet", "Worker " + std::to_string(process.pid) +
                                       " goes on without it: " + unmet.message());

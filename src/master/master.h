@@ -84,7 +84,7 @@ class Master final : public CommandTarget {
   void remake_socket(const std::string& name, const std::string& path, bool listening, int& socket);
   Status place_descriptors();
   Status take_turn();
-  void restore_worker(wire::WorkerRecord record);
+  void restore_worker(const wire::WorkerRecord& record);
   void restore_companions();
   void on_listening(WorkerId worker, bool probed);
   void probe_all();

@@ -101,7 +101,7 @@ void Master::take_config() {
   change_log(options);
   if (!change.live.empty()) {
     log_->info("config_changed", "The configuration has changed: " + joined(change.live));
-    events_.push_back(pool::event::Reconfigured{config});
+    events_.emplace_back(pool::event::Reconfigured{config});
   }
   if (!change.at_upgrade.empty()) {
     log_->info("config_at_upgrade",

@@ -172,8 +172,8 @@ Status Master::restore() {
   restore_zygotes(read->zygotes);
   restore_hooks(read->hooks);
   restore_companions();
-  for (wire::WorkerRecord& record : records) {
-    restore_worker(std::move(record));
+  for (const wire::WorkerRecord& record : records) {
+    restore_worker(record);
   }
   remake_socket("command", settings_.socket_path, true, descriptors_.command);
   remake_socket("notify", settings_.notify_path, false, descriptors_.notify);
@@ -344,7 +344,7 @@ Status Master::take_turn() {
 }
 
 // A worker of the snapshot: is it still there, and whose child is it?
-void Master::restore_worker(wire::WorkerRecord record) {
+void Master::restore_worker(const wire::WorkerRecord& record) {
   const WorkerId id = record.worker.id;
   if (pool_->find(id) == nullptr) {
     return;
@@ -373,14 +373,14 @@ void Master::restore_worker(wire::WorkerRecord record) {
     }
   }
   if (record.worker.state == pool::WorkerState::kSpawning) {
-    events_.push_back(pool::event::Spawned{id});
+    events_.emplace_back(pool::event::Spawned{id});
   }
   roster_->add(process);
   if (capture_) {
     capture_->knows(id, process.pid);
   }
   if (process.pidfd < 0) {
-    events_.push_back(pool::event::Exited{id, {}});
+    events_.emplace_back(pool::event::Exited{id, {}});
   } else if (interceptor_ && !interceptor_->knows(id)) {
     // The last master died between starting it and handing on its filter's notify descriptor.
     log_->error("intercept_lost", "Nobody can answer what worker " + std::to_string(record.pid) +
@@ -539,7 +539,7 @@ void Master::resume() {
                                      ", the " + std::to_string(settings_.generation) +
                                      ". of this pool) with " + std::to_string(pool_->alive()) +
                                      " workers");
-    events_.push_back(pool::event::TimerDue{});  // whatever is due, also leaving
+    events_.emplace_back(pool::event::TimerDue{});  // whatever is due, also leaving
   }
   drain_events();
   if (!exit_code_) {

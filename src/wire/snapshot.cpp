@@ -478,7 +478,7 @@ void apply(Reading& reading, const Head& head, std::string_view body) {
       auto worker = decode_record<WorkerRecord>(body);
       if (!valid_state(worker.worker.state) || !valid_hook(worker.worker.hook) ||
           worker.worker.id.slot.value >= limits::kMaxWorkers) {
-        snapshot.damage.push_back("a worker's record makes no sense");
+        snapshot.damage.emplace_back("a worker's record makes no sense");
         return;
       }
       snapshot.workers[worker.worker.id.epoch] = std::move(worker);
@@ -506,7 +506,7 @@ void apply(Reading& reading, const Head& head, std::string_view body) {
     case Kind::kHook: {
       auto hook = decode_record<HookRecord>(body);
       if (!valid_hook(hook.hook)) {
-        snapshot.damage.push_back("a hook's record makes no sense");
+        snapshot.damage.emplace_back("a hook's record makes no sense");
         return;
       }
       snapshot.hooks[hook.number] = std::move(hook);
@@ -518,7 +518,7 @@ void apply(Reading& reading, const Head& head, std::string_view body) {
     case Kind::kSlotTrouble: {
       auto trouble = decode_record<pool::SlotTrouble>(body);
       if (trouble.slot.value >= limits::kMaxWorkers) {
-        snapshot.damage.push_back("a slot's record makes no sense");
+        snapshot.damage.emplace_back("a slot's record makes no sense");
       } else if (trouble.empty()) {
         snapshot.troubles.erase(trouble.slot);
       } else {
@@ -527,7 +527,7 @@ void apply(Reading& reading, const Head& head, std::string_view body) {
       return;
     }
   }
-  snapshot.damage.push_back("an entry of unknown kind " + std::to_string(head.kind));
+  snapshot.damage.emplace_back("an entry of unknown kind " + std::to_string(head.kind));
 }
 
 }  // namespace
@@ -615,8 +615,8 @@ Result<Snapshot> decode_snapshot(std::string_view file) {
     const std::optional<Head> head = read_head(rest);
     if (!head) {
       if (!std::exchange(skipping, true)) {
-        reading.snapshot.damage.push_back("bytes that are no entry, " +
-                                          std::to_string(rest.size()) + " bytes before the end");
+        reading.snapshot.damage.emplace_back("bytes that are no entry, " +
+                                             std::to_string(rest.size()) + " bytes before the end");
       }
       rest.remove_prefix(1);
       continue;
@@ -624,8 +624,8 @@ Result<Snapshot> decode_snapshot(std::string_view file) {
     skipping = false;
     const std::string_view body = rest.substr(kHeadBytes, head->length);
     if (body.size() < head->length || crc32(body) != head->body_crc) {
-      reading.snapshot.damage.push_back("a damaged entry of kind " + std::to_string(head->kind) +
-                                        ", key " + std::to_string(head->key));
+      reading.snapshot.damage.emplace_back("a damaged entry of kind " + std::to_string(head->kind) +
+                                           ", key " + std::to_string(head->key));
       // Its length may be damaged as well as its bytes: look for the next entry from here on.
       rest.remove_prefix(kHeadBytes);
       skipping = true;
@@ -636,8 +636,8 @@ Result<Snapshot> decode_snapshot(std::string_view file) {
     rest.remove_prefix(kHeadBytes + head->length);
   }
   if (!rest.empty() && !skipping) {
-    reading.snapshot.damage.push_back("an entry that was begun, " + std::to_string(rest.size()) +
-                                      " bytes before the end");
+    reading.snapshot.damage.emplace_back("an entry that was begun, " + std::to_string(rest.size()) +
+                                         " bytes before the end");
   }
   if (!reading.settings) {
     return make_error("snapshot", "it holds no readable settings");
