@@ -9,8 +9,8 @@
 // What is never lost: a message stays in its socket until what it says has been written down, and a
 // request has a number (its fork id) that is written down before it is sent, so that it can be
 // repeated after a master's death. The numbers grow in the order of the requests, which is not that
-// of the workers' epochs: a hook may hold one up. A
-// zygote that dies takes nobody along: its workers are the guard's children.
+// of the workers' epochs: a hook may hold one up. A zygote that dies takes nobody along: its workers
+// are the guard's children.
 #pragma once
 
 #include <cstdint>

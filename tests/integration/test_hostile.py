@@ -268,6 +268,7 @@ def test_a_flood_of_requests_from_one_starves_nobody(pool):
         assert answered > 3
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("line", [b"\n", b"{}\n", b"x\n"], ids=["empty", "refused", "garbage"])
 def test_an_endless_flood_is_not_collected(pool, line):
     """More small lines than the master cares to handle, with a client that reads every answer."""
@@ -302,7 +303,7 @@ def test_an_endless_flood_is_not_collected(pool, line):
         pass
     reader.join()
     flood.close()
-    assert worst - small < SHADOWS * 8 * 1024 * 1024 + (SHADOWS - 1) * MEMORY_LIMIT, (small, worst)
+    assert worst - small < 8 * 1024 * 1024, (small, worst)
 
 
 def test_huge_numbers_of_ids(pool):

@@ -79,13 +79,15 @@ def test_languages(start, language):
     pool.wait_gone()
 
 
-def test_a_worker_that_its_hook_holds_up_is_forked_after_younger_ones(start):
+def test_a_worker_that_its_hook_holds_up_is_forked_after_younger_ones(start, tmp_path):
     """Its zygote is asked for it last, though it was to be the first one."""
-    hold = """sh -c '[ "$EINHORN_HOOK_INDEX" != 0 ] || while [ ! -e "$TMPDIR/go" ]; do sleep 0.02; done'"""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    hold = f"""sh -c '[ "$EINHORN_HOOK_INDEX" != 0 ] || read line < {go}'"""
     pool = start(number=3, args=["--hook-before-start", hold], ready=False)
     pool.wait_state(lambda state: sum(w["state"] == "ready" for w in state["workers"]) == 2, 60)
     zygote = zygotes(pool)[0]
-    (pool.dir / "go").touch()
+    go.write_text("on\n")
     pool.wait_ready(3, 8)  # the zygote would be given up after 10 seconds
     assert zygotes(pool) == {0: zygote}
     assert pool.stop() == 0

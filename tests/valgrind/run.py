@@ -60,6 +60,7 @@ class Life:
         self.guard.send_signal(signal.SIGTERM)
         self.status = self.guard.wait(PATIENCE)
         self.log.close()
+        self.lender.close()
 
     def checked(self, name, *words):
         report = f"--log-file={self.dir}/{name}.%p"
@@ -158,6 +159,8 @@ def main():
             life = Life(directory, rounds)
             if life.status != 0:
                 broken.append(f"the guard ended with {life.status}")
+            if life.lender.given == 0:
+                broken.append("nobody has borrowed a pidfd")
             said = (life.dir / "log").read_text()
             for words in ("Upgraded successfully", "A new master goes on", "Exited worker"):
                 if words not in said:
