@@ -4,7 +4,7 @@
 //   einhorn-preload LIBRARY SCRIPT [ARGUMENT...]
 //
 // Written in C, so that the library brings the only C++ runtime there is in its workers.
-#define _GNU_SOURCE
+#define _GNU_SOURCE  // NOLINT: the name that the C library asks for
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,12 +26,11 @@ enum { kMessageBytes = 65536, kTextBytes = 4096, kMostRequests = 32, kUnknown = 
 
 typedef int (*Main)(int, char **);
 
-// What we were asked for and have not done yet, and what became of it: 0, or an errno.
+// What we were asked for and have not done yet.
 static struct {
   unsigned long long number;
   char message[kMessageBytes];
 } requests[kMostRequests];
-static volatile int *outcomes = NULL;  // shared with the process in between
 
 static int master = -1;
 static pid_t me = 0;
@@ -65,7 +64,8 @@ static void describe_listeners(char *text, size_t size) {
   const char *count = getenv("EINHORN_FD_COUNT");
   size_t used = 0;
   text[0] = '\0';
-  for (int i = 0; count != NULL && i < atoi(count) && used + 64 < size; ++i) {
+  const long sockets = count != NULL ? strtol(count, NULL, 10) : 0;
+  for (int i = 0; i < sockets && used + 64 < size; ++i) {
     char name[64];
     char path[64];
     snprintf(name, sizeof(name), "EINHORN_FD_%d", i);
@@ -109,7 +109,7 @@ static struct Order read_order(char *message, int set_environment) {
     if (strcmp(line, "FORK") == 0) {
       order.number = strtoull(value, NULL, 10);
     } else if (strcmp(line, "DEATH_SIGNAL") == 0) {
-      order.death_signal = atoi(value);
+      order.death_signal = (int)strtol(value, NULL, 10);
     } else if (strcmp(line, "CONNECT") == 0) {
       order.connect_to = value;
     } else if (set_environment) {
@@ -165,8 +165,9 @@ static void be_worker(pid_t parent, char *message) {
 
 // True in a new worker. It is a child of neither this process nor the one in between, so Einhorn
 // becomes its parent. One process in between does for all that are asked for together: each fork
-// copies what the kernel knows of our pages.
-static int fork_twice(int count) {
+// copies what the kernel knows of our pages. `outcomes` is shared with it: what became of each, 0 or
+// an errno.
+static int fork_twice(volatile int *outcomes, int count) {
   fflush(NULL);
   for (int i = 0; i < count; ++i) {
     outcomes[i] = kUnknown;
@@ -197,7 +198,7 @@ static int fork_twice(int count) {
 }
 
 // Forks what it is asked for; returns in workers only.
-static void serve(void) {
+static void serve(volatile int *outcomes) {
   static char copy[kMessageBytes];
   unsigned long long last = 0;
   for (;;) {
@@ -221,7 +222,7 @@ static void serve(void) {
         last = requests[count++].number;
       }
     }
-    if (fork_twice(count)) {
+    if (fork_twice(outcomes, count)) {
       return;
     }
   }
@@ -233,7 +234,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "einhorn-preload: started by einhorn -p LIBRARY\n");
     return 1;
   }
-  master = atoi(number);
+  master = (int)strtol(number, NULL, 10);
   fcntl(master, F_SETFD, FD_CLOEXEC);
   fcntl(master, F_SETFL, 0);  // it waits
   unsetenv("EINHORN_ZYGOTE_FD");
@@ -267,7 +268,7 @@ int main(int argc, char **argv) {
     refuse("the code started threads while it was loaded: they would not exist in workers; start ",
            "them in einhorn_main");
   }
-  outcomes = mmap(NULL, kMostRequests * sizeof(*outcomes), PROT_READ | PROT_WRITE,
+  volatile int *outcomes = mmap(NULL, kMostRequests * sizeof(*outcomes), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (outcomes == MAP_FAILED) {
     refuse("mmap: ", strerror(errno));
@@ -278,6 +279,6 @@ int main(int argc, char **argv) {
     fprintf(stderr, "einhorn: the line to Einhorn is lost: %s\n", strerror(errno));
     _exit(76);
   }
-  serve();
+  serve(outcomes);
   return argc > 2 ? found.function(argc - 2, argv + 2) : found.function(argc - 1, argv + 1);
 }

@@ -7,6 +7,7 @@
 
 #include "agent/history.h"
 #include "agent/options.h"
+#include "base/numbers.h"
 #include "wire/json.h"
 
 namespace einhorn::agent {
@@ -150,9 +151,8 @@ int run_history(const std::string& where, const std::vector<std::string>& words)
         }
         since = wall_seconds() - to_seconds(*age);
       } else {
-        const char* end = words[i].data() + words[i].size();
-        const auto [stop, failed] = std::from_chars(words[i].data(), end, limit);
-        if (failed != std::errc{} || stop != end || limit == 0) {
+        limit = whole_number<decltype(limit)>(words[i]).value_or(0);
+        if (limit == 0) {
           return fail(make_error("history --limit " + words[i], "it must be a number from 1 on"));
         }
       }

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 
 #include "agent/control.h"
+#include "base/numbers.h"
 #include "client/socket_paths.h"
 
 namespace einhorn::agent {
@@ -17,12 +17,8 @@ Error wrong(std::string_view option, const std::string& given, const std::string
 }
 
 std::optional<double> as_number(std::string_view text) {
-  double number = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (failed != std::errc{} || end != text.data() + text.size() || !std::isfinite(number)) {
-    return std::nullopt;
-  }
-  return number;
+  const auto number = whole_number<double>(text);
+  return number && std::isfinite(*number) ? number : std::nullopt;
 }
 
 // "50%" or "50"

@@ -200,6 +200,7 @@ class PostgresqlStore final : public Store {
       }
     }
     std::vector<const char*> values;
+    values.reserve(texts.size());
     for (const std::string& text : texts) {
       values.push_back(text.c_str());
     }

@@ -1,7 +1,6 @@
 #include "base/key_values.h"
 
 #include <algorithm>
-#include <charconv>
 
 namespace einhorn {
 
@@ -25,12 +24,6 @@ std::string_view value_of(const KeyValues& lines, std::string_view key) {
     }
   }
   return {};
-}
-
-std::uint64_t number_of(std::string_view text) {
-  std::uint64_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
 }
 
 }  // namespace einhorn

@@ -13,7 +13,5 @@ using KeyValues = std::vector<std::pair<std::string_view, std::string_view>>;
 [[nodiscard]] KeyValues key_values(std::string_view text);
 // The first one's value; "" if there is none.
 [[nodiscard]] std::string_view value_of(const KeyValues& lines, std::string_view key);
-// 0 if it does not begin with a number.
-[[nodiscard]] std::uint64_t number_of(std::string_view text);
 
 }  // namespace einhorn

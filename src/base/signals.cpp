@@ -79,6 +79,7 @@ std::string signal_name(int number) {
 
 std::vector<std::string_view> signal_names() {
   std::vector<std::string_view> names;
+  names.reserve(kNames.size());
   for (const Named& entry : kNames) {
     names.push_back(entry.name);
   }

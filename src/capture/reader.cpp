@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "base/key_values.h"
+#include "base/numbers.h"
 #include "capture/output.h"
 #include "capture/tail.h"
 #include "os/linux/linux_kernel.h"

@@ -1,8 +1,6 @@
 // Members of events and states, whatever else stands there.
-#include <cstdio>
-
 #include "client/pool_model.h"
-#include "wire/text.h"
+#include "wire/scalar_scanner.h"
 
 namespace einhorn::client {
 
@@ -46,18 +44,10 @@ double time_of(const wire::Value& map, std::string_view key) {
   if (text.empty()) {
     return real_of(map, key);
   }
-  wire::text::CivilTime civil;
-  long year = 0;
-  int nanoseconds = 0;
   // 2026-11-22T03:29:20.794054719Z
-  if (std::sscanf(text.c_str(), "%ld-%d-%dT%d:%d:%d.%9dZ", &year, &civil.month, &civil.day,
-                  &civil.hour, &civil.minute, &civil.second, &nanoseconds) != 7) {
-    return 0;
-  }
-  civil.year = year;
-  civil.nanosecond = nanoseconds;
-  const auto wall = wire::text::from_civil(civil, 0);
-  return wall ? static_cast<double>(wall->nanoseconds) / 1e9 : 0;
+  const wire::Value scanned = wire::scan_scalar(text).value;
+  const WallTime* wall = scanned.as_time();
+  return wall != nullptr ? static_cast<double>(wall->nanoseconds) / 1e9 : 0;
 }
 
 }  // namespace einhorn::client

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <string_view>
+
+#include "base/numbers.h"
 
 namespace einhorn::guard {
 
@@ -25,8 +26,9 @@ inline std::string_view value_of(std::string_view text, std::string_view key) {
 }
 
 inline bool to_int(std::string_view text, int* number) {
-  return !text.empty() &&
-         std::from_chars(text.data(), text.data() + text.size(), *number).ec == std::errc{};
+  const auto found = take_number<int>(text);
+  *number = found.value_or(*number);
+  return found.has_value();
 }
 
 }  // namespace einhorn::guard

@@ -1,7 +1,8 @@
 #include "guard/renewal.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "base/numbers.h"
 
 namespace einhorn::guard {
 namespace {
@@ -25,11 +26,7 @@ std::vector<std::vector<std::string_view>> words_of_lines(std::string_view text)
   return lines;
 }
 
-int number(std::string_view word) {
-  int value = -1;
-  std::from_chars(word.data(), word.data() + word.size(), value);
-  return value;
-}
+int number(std::string_view word) { return take_number<int>(word).value_or(-1); }
 
 }  // namespace
 
@@ -42,7 +39,7 @@ Renewal parse_renewal(std::string_view text) {
     } else if (words[0] == "how" && words.size() == 2) {
       renewal.how = number(words[1]);
     } else if (words[0] == "signals" && words.size() == 2) {
-      std::from_chars(words[1].data(), words[1].data() + words[1].size(), renewal.signals);
+      renewal.signals = number_of<decltype(renewal.signals)>(words[1]);
     } else if (words[0] == "fd" && words.size() == 3) {
       renewal.fds.emplace_back(words[2], number(words[1]));
     }

@@ -1,6 +1,5 @@
 #include "intercept/ask.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
@@ -23,11 +22,14 @@
 #include <string_view>
 #include <vector>
 
+#include "base/numbers.h"
+#include "intercept/processes.h"
+
 namespace einhorn::intercept {
 namespace {
 
 constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD, since 6.9
-constexpr int kMostDescriptorsLookedAt = 4096;
+constexpr std::size_t kMostDescriptorsLookedAt = 4096;
 constexpr std::size_t kMostOfAFile = 256 * 1024;
 constexpr int kStopPatienceMs = 500;
 
@@ -95,26 +97,6 @@ void wake(pid_t task) {
     poll(nullptr, 0, 1);
   }
   ptrace(PTRACE_DETACH, task, nullptr, nullptr);
-}
-
-struct CloseDirectory {
-  void operator()(DIR* directory) const { closedir(directory); }
-};
-using Directory = std::unique_ptr<DIR, CloseDirectory>;
-
-std::vector<int> numbers_in(const std::string& path, std::size_t most) {
-  std::vector<int> numbers;
-  const Directory directory(opendir(path.c_str()));
-  while (directory && numbers.size() < most) {
-    const dirent* entry = readdir(directory.get());
-    if (entry == nullptr) {
-      break;
-    }
-    if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9') {
-      numbers.push_back(std::atoi(static_cast<const char*>(entry->d_name)));
-    }
-  }
-  return numbers;
 }
 
 template <typename T>
@@ -235,7 +217,7 @@ void wake_stuck() {
     if (pid == getpid()) {
       continue;
     }
-    for (const int task : numbers_in(task_path(pid, "task"), ~std::size_t{0})) {
+    for (const int task : tasks_of(pid)) {
       const std::string call = read_file(task_path(task, "syscall"));
       if (call.starts_with(bind_call) || call.starts_with(listen_call)) {
         wake(task);

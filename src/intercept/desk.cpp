@@ -104,6 +104,7 @@ void Desk::add_form(std::uint32_t index, std::uint32_t number, os::UniqueFd sock
       form.number = number;
       form.used = form.listening || entry.shared.datagram;
       form.fd = std::move(socket);
+      return;
     }
   }
 }

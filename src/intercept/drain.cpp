@@ -47,7 +47,7 @@ int number_option(int socket, int name) {
 }
 
 // Only what is in `kept` stays open, in this thread's table.
-void close_others(std::set<int> kept) {
+void close_others(const std::set<int>& kept) {
   unsigned from = 3;
   for (const int fd : kept) {
     if (fd < 3) {

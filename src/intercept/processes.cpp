@@ -7,17 +7,16 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <string_view>
 
+#include "base/numbers.h"
 #include "os/unique_fd.h"
 
 namespace einhorn::intercept {
 namespace {
 
-constexpr std::size_t kMostDescriptors = 100'000;
 constexpr std::size_t kMostOfAFile = 1024 * 1024;
 constexpr std::size_t kMostProcesses = 4096;
 constexpr int kMostDepth = 64;
@@ -42,19 +41,9 @@ struct CloseDirectory {
   void operator()(DIR* directory) const { closedir(directory); }
 };
 
-std::vector<int> numbers_in(const std::string& path) {
-  std::vector<int> numbers;
-  const std::unique_ptr<DIR, CloseDirectory> directory(opendir(path.c_str()));
-  while (directory && numbers.size() < kMostDescriptors) {
-    const dirent* entry = readdir(directory.get());
-    if (entry == nullptr) {
-      break;
-    }
-    if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9') {
-      numbers.push_back(std::atoi(static_cast<const char*>(entry->d_name)));
-    }
-  }
-  return numbers;
+// Cuts off what stands before the next word.
+void skip_blanks(std::string_view& text) {
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
 }
 
 struct Stat {
@@ -68,11 +57,19 @@ Stat read_stat(const std::string& path) {
   const std::string text = read_file(path);
   // Behind the name, which may hold anything.
   const std::size_t end = text.rfind(')');
-  if (end != std::string::npos && std::sscanf(text.c_str() + end + 1, " %c %d %d", &stat.state,
-                                              &stat.parent, &stat.group) != 3) {
-    stat.state = 0;
+  std::string_view rest =
+      std::string_view(text).substr(end == std::string::npos ? text.size() : end + 1);
+  skip_blanks(rest);
+  if (rest.empty()) {
+    return stat;
   }
-  return stat;
+  const char state = rest.front();
+  rest.remove_prefix(1);
+  skip_blanks(rest);
+  const auto parent = take_number<pid_t>(rest);
+  skip_blanks(rest);
+  const auto group = take_number<pid_t>(rest);
+  return parent && group ? Stat{state, *parent, *group} : stat;
 }
 
 void add_children(pid_t process, std::set<pid_t>& found) {
@@ -92,6 +89,21 @@ void add_children(pid_t process, std::set<pid_t>& found) {
 }
 
 }  // namespace
+
+std::vector<int> numbers_in(const std::string& path, std::size_t most) {
+  std::vector<int> numbers;
+  const std::unique_ptr<DIR, CloseDirectory> directory(opendir(path.c_str()));
+  while (directory && numbers.size() < most) {
+    const dirent* entry = readdir(directory.get());
+    if (entry == nullptr) {
+      break;
+    }
+    if (const auto number = whole_number<int>(static_cast<const char*>(entry->d_name))) {
+      numbers.push_back(*number);
+    }
+  }
+  return numbers;
+}
 
 std::vector<pid_t> tasks_of(pid_t process) { return numbers_in(task_path(process, "task")); }
 
@@ -127,17 +139,21 @@ std::vector<EpollEntry> parse_epoll_entries(const std::string& text) {
   std::size_t at = 0;
   while (at < text.size()) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
-    const std::string line = text.substr(at, end - at);
+    const std::string_view line = std::string_view(text).substr(at, end - at);
     at = end + 1;
-    EpollEntry entry;
-    unsigned long inode = 0;
-    if (std::sscanf(line.c_str(), "tfd: %d", &entry.fd) != 1) {
+    constexpr std::string_view kNumber = "tfd:";
+    constexpr std::string_view kInode = "ino:";
+    const std::size_t where = line.find(kInode);
+    if (!line.starts_with(kNumber) || where == std::string_view::npos) {
       continue;
     }
-    const std::size_t where = line.find("ino:");
-    if (where != std::string::npos && std::sscanf(line.c_str() + where, "ino:%lx", &inode) == 1) {
-      entry.inode = inode;
-      entries.push_back(entry);
+    std::string_view number = line.substr(kNumber.size());
+    std::string_view hexadecimal = line.substr(where + kInode.size());
+    skip_blanks(number);
+    const auto fd = take_number<int>(number);
+    const auto inode = take_number<std::uint64_t>(hexadecimal, 16);
+    if (fd && inode) {
+      entries.push_back({-1, *fd, *inode});
     }
   }
   return entries;
@@ -152,10 +168,11 @@ Holdings holdings_of(pid_t process, const std::set<std::uint64_t>& wanted) {
     if (length <= 0) {
       continue;
     }
-    unsigned long inode = 0;
-    if (std::sscanf(target.data(), "socket:[%lu]", &inode) == 1) {
-      holdings.sockets.emplace_back(number, inode);
-    } else if (!wanted.empty() && std::string_view(target.data()) == "anon_inode:[eventpoll]") {
+    constexpr std::string_view kSocket = "socket:[";
+    const std::string_view held(target.data(), static_cast<std::size_t>(length));
+    if (held.starts_with(kSocket)) {
+      holdings.sockets.emplace_back(number, number_of(held.substr(kSocket.size())));
+    } else if (!wanted.empty() && held == "anon_inode:[eventpoll]") {
       for (EpollEntry entry :
            parse_epoll_entries(read_file(task_path(process, "fdinfo/" + std::to_string(number))))) {
         if (wanted.contains(entry.inode)) {
@@ -189,13 +206,18 @@ bool waits_for(pid_t process, std::uint64_t inode) {
   }
   const std::vector<pid_t> tasks = tasks_of(process);
   return std::any_of(tasks.begin(), tasks.end(), [&](pid_t task) {
-    const std::string call = read_file(task_path(task, "syscall"));
-    long number = -1;
-    unsigned fd = 0;
-    return std::sscanf(call.c_str(), "%ld %x", &number, &fd) == 2 &&
-           (number == SYS_accept || number == SYS_accept4) &&
+    const std::string text = read_file(task_path(task, "syscall"));  // 288 0x3 0x7ffd3c5a ...
+    constexpr std::string_view kHexadecimal = " 0x";
+    std::string_view call = text;
+    const auto number = take_number<long>(call);
+    if ((number != SYS_accept && number != SYS_accept4) || !call.starts_with(kHexadecimal)) {
+      return false;
+    }
+    call.remove_prefix(kHexadecimal.size());
+    const auto fd = take_number<std::uint64_t>(call, 16);
+    return fd &&
            std::any_of(holdings.sockets.begin(), holdings.sockets.end(), [&](const auto& held) {
-             return held.first == static_cast<int>(fd) && held.second == inode;
+             return held.first == static_cast<int>(*fd) && held.second == inode;
            });
   });
 }

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <set>
@@ -34,6 +35,8 @@ struct Holdings {
 // Pure: the entries in an epoll set's fdinfo.
 [[nodiscard]] std::vector<EpollEntry> parse_epoll_entries(const std::string& text);
 
+// The names in a directory that are numbers, at most so many; empty if it can't be read.
+[[nodiscard]] std::vector<int> numbers_in(const std::string& path, std::size_t most = 100'000);
 [[nodiscard]] std::vector<pid_t> tasks_of(pid_t process);
 // Threads that do not sleep, each with the nanoseconds that it has been on a processor. Empty where
 // the kernel does not tell.

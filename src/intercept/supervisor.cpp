@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "base/key_values.h"
+#include "base/numbers.h"
 #include "intercept/desk.h"
 #include "intercept/door.h"
 #include "intercept/drain.h"

@@ -4,6 +4,7 @@
 
 #include "base/key_values.h"
 #include "base/limits.h"
+#include "base/numbers.h"
 
 namespace einhorn::master {
 namespace {

@@ -1,9 +1,9 @@
 #include "master/commands.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "base/signals.h"
 #include "wire/json.h"
 #include "wire/yaml.h"
@@ -48,15 +48,6 @@ std::string normalize_signal(std::string name) {
     return static_cast<char>(letter >= 'a' && letter <= 'z' ? letter - 'a' + 'A' : letter);
   });
   return name.starts_with("SIG") ? name.substr(3) : name;
-}
-
-std::optional<std::uint32_t> as_count(std::string_view text) {
-  std::uint32_t number = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (failed != std::errc{} || end != text.data() + text.size()) {
-    return std::nullopt;
-  }
-  return number;
 }
 
 }  // namespace
@@ -243,7 +234,7 @@ Commands::Answer Commands::set_workers(Call& call) {
     return *wrong;
   }
   const std::string given = call.args.empty() ? "" : call.args[0];
-  const std::optional<std::uint32_t> count = as_count(given);
+  const std::optional<std::uint32_t> count = whole_number<std::uint32_t>(given);
   if (!count || *count < 1 || *count >= limits::kMaxWorkers) {
     return error("Invalid count: '" + given + "'. Must be an integer in [1," +
                  std::to_string(limits::kMaxWorkers) + ").");
@@ -328,7 +319,7 @@ Result<const pool::Worker*> Commands::find_worker(const std::string& given) cons
   const std::size_t equals = given.find('=');
   const std::string what = equals == std::string::npos ? "" : given.substr(0, equals);
   const std::optional<std::uint32_t> number =
-      as_count(equals == std::string::npos ? given : given.substr(equals + 1));
+      whole_number<std::uint32_t>(equals == std::string::npos ? given : given.substr(equals + 1));
   if (!number || (!what.empty() && what != "pid" && what != "index")) {
     return make_error("Invalid worker: '" + given + "'", "give its pid or its index, a number");
   }

@@ -1,10 +1,10 @@
 #include "master/expression.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <string>
 
+#include "base/numbers.h"
 #include "wire/text.h"
 
 namespace einhorn::master {
@@ -108,15 +108,14 @@ class Evaluation {
     if (is_letter(first)) {
       return word();
     }
-    double number = 0;
-    const auto [end, failed] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), number,
-                                               std::chars_format::fixed);
-    if (first == '-' || failed != std::errc{} || !std::isfinite(number)) {
+    std::string_view behind = rest_;
+    const auto number = take_number<double>(behind, std::chars_format::fixed);
+    if (first == '-' || !number || !std::isfinite(*number)) {
       return first == '\0' ? wrong("it ends where a number should be")
                            : wrong("there is no number at " + wire::text::ruby_quoted(rest_));
     }
-    rest_.remove_prefix(static_cast<std::size_t>(end - rest_.data()));
-    return number;
+    rest_ = behind;
+    return *number;
   }
 
   Result<double> word() {

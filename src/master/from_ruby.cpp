@@ -90,7 +90,6 @@ class Migration {
 
  private:
   wire::Settings& settings() { return snapshot_.settings; }
-  [[nodiscard]] Instant instant(const std::optional<wire::RubyChild>&) const = delete;
   [[nodiscard]] std::optional<Instant> instant(const std::optional<WallTime>& at) const {
     return at ? std::optional<Instant>(to_instant(*at, snapshot_.settings.wall_offset))
               : std::nullopt;

@@ -1,6 +1,6 @@
 #include "master/guard_link.h"
 
-#include <charconv>
+#include "base/numbers.h"
 
 namespace einhorn::master {
 namespace {
@@ -19,14 +19,8 @@ std::vector<std::string_view> lines_of(std::string_view text) {
 
 std::vector<int> numbers_of(std::string_view text) {
   std::vector<int> numbers;
-  while (!text.empty()) {
-    int number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (error != std::errc{}) {
-      break;
-    }
-    numbers.push_back(number);
-    text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  while (const auto number = take_number<int>(text)) {
+    numbers.push_back(*number);
     if (text.starts_with(' ')) {
       text.remove_prefix(1);
     }
@@ -85,9 +79,7 @@ std::optional<GuardSays> GuardLink::next() {
     if (lines[0] == kGo || lines[0] == kGoSuccessor) {
       Go go{lines[0] == kGoSuccessor, std::nullopt};
       if (lines.size() > 1 && lines[1].starts_with(kManager)) {
-        const std::string_view value = lines[1].substr(kManager.size());
-        go.manager = 0;
-        std::from_chars(value.data(), value.data() + value.size(), *go.manager);
+        go.manager = number_of<Pid>(lines[1].substr(kManager.size()));
       }
       return go;
     }

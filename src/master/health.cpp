@@ -81,7 +81,7 @@ void Master::take_samples(const pool::TakeSamples& action) {
                                measured->cpu, measured->descriptors, measured->threads});
   }
   if (!outcome.samples.empty()) {
-    events_.push_back(std::move(outcome));
+    events_.emplace_back(std::move(outcome));
   }
 }
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <csignal>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "master/exit_status.h"
 #include "master/narrate.h"
 #include "wire/text.h"
@@ -60,9 +60,7 @@ bool HookRunner::adopt(std::string_view name, int fd) {
   if (!name.starts_with(kNamePrefix)) {
     return false;
   }
-  std::uint64_t number = 0;
-  name.remove_prefix(kNamePrefix.size());
-  std::from_chars(name.data(), name.data() + name.size(), number);
+  const std::uint64_t number = number_of(name.substr(kNamePrefix.size()));
   next_number_ = std::max(next_number_, number + 1);
   const auto found = runs_.find(number);
   if (found == runs_.end()) {

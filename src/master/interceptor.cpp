@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/numbers.h"
 #include "os/door.h"
 
 namespace einhorn::master {

@@ -524,7 +524,7 @@ std::vector<Pid> Master::worker_pids() const {
 }
 
 std::vector<Pid> Master::signal_all(int signal) {
-  const std::vector<Pid> pids = worker_pids();
+  std::vector<Pid> pids = worker_pids();
   apply(pool::event::SignalAll{signal});
   return pids;
 }

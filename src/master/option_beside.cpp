@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "base/numbers.h"
 #include "master/option_values.h"
 #include "master/shell_words.h"
 #include "os/intercept.h"
@@ -98,7 +99,7 @@ Status apply_agent(Options& options, const std::string& value) {
       host.find_first_of(" \t") != std::string::npos) {
     return refuse();
   }
-  if (colon != std::string::npos && !read_number<std::uint16_t>(value.substr(colon + 1))) {
+  if (colon != std::string::npos && !whole_number<std::uint16_t>(value.substr(colon + 1))) {
     return refuse();
   }
   options.settings.agent =
@@ -122,7 +123,7 @@ Result<std::uint64_t> parse_memory(const std::string& value) {
   const std::size_t unit = std::string_view("KMGT").find(value.empty() ? '\0' : value.back());
   const bool has_unit = unit != std::string_view::npos;
   const std::optional<double> number =
-      read_number<double>(std::string_view(value).substr(0, value.size() - (has_unit ? 1 : 0)));
+      whole_number<double>(std::string_view(value).substr(0, value.size() - (has_unit ? 1 : 0)));
   if (!number || !std::isfinite(*number)) {
     return wrong(value, "is no amount of memory " + allowed);
   }

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "base/signals.h"
 #include "master/option_values.h"
 #include "master/probe_target.h"
@@ -49,7 +50,7 @@ Result<std::uint64_t> parse_size(const std::string& value) {
       digits.remove_suffix(1);
     }
   }
-  const std::optional<double> number = read_number<double>(digits);
+  const std::optional<double> number = whole_number<double>(digits);
   if (!number || !std::isfinite(*number)) {
     return wrong(value, "is no size (allowed: a number of bytes, or with K, M, G or T behind it)");
   }

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/numbers.h"
 #include "master/option_values.h"
 #include "os/identity.h"
 
@@ -22,7 +23,7 @@ bool is_reserved(std::string_view name) {
 
 Status apply_umask(Options& options, const std::string& value) {
   constexpr std::uint32_t kMostMask = 0777;
-  const std::optional<std::uint32_t> mask = read_number<std::uint32_t>(value, 8);
+  const std::optional<std::uint32_t> mask = whole_number<std::uint32_t>(value, 8);
   if (!mask || *mask > kMostMask) {
     return wrong(value, "is no umask (allowed: octal, 0 to 0777)");
   }

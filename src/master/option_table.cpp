@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "master/option_beside.h"
 #include "master/option_health.h"
 #include "master/option_hooks.h"
@@ -197,7 +197,7 @@ Status apply_nice(Options& options, const std::string& value) {
 
 Status apply_socket_mode(Options& options, const std::string& value) {
   constexpr std::uint32_t kMostMode = 0777;
-  const std::optional<std::uint32_t> mode = read_number<std::uint32_t>(value, 8);
+  const std::optional<std::uint32_t> mode = whole_number<std::uint32_t>(value, 8);
   if (!mode || *mode > kMostMode) {
     return wrong(value, "is no file mode (allowed: octal, 0 to 0777)");
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "master/expression.h"
 #include "os/cpus.h"
 #include "wire/text.h"
@@ -33,7 +34,7 @@ Result<std::int64_t> parse_integer(const std::string& value, std::int64_t least,
   if (!is_whole_number(value)) {
     return wrong(value, "is not a whole number " + allowed);
   }
-  const std::optional<std::int64_t> number = read_number<std::int64_t>(value);
+  const std::optional<std::int64_t> number = whole_number<std::int64_t>(value);
   if (!number || *number < least || *number > most) {
     return wrong(value, "is out of range " + allowed);
   }
@@ -70,7 +71,7 @@ Result<Duration> parse_seconds(const std::string& value, Zero zero) {
   const std::string allowed = std::string("(allowed: ") +
                               (zero == Zero::kAllowed ? "0" : "more than 0") +
                               " to 1000000000 seconds)";
-  const std::optional<double> seconds = read_number<double>(value);
+  const std::optional<double> seconds = whole_number<double>(value);
   if (!seconds || !std::isfinite(*seconds)) {
     return wrong(value, "is not a number " + allowed);
   }

@@ -3,7 +3,6 @@
 // Internal to the command line (master/option_table.h).
 #pragma once
 
-#include <charconv>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -21,18 +20,6 @@ inline constexpr std::uint32_t kMostCount = 1'000'000;
 
 // `"x" WHY`, without an operation.
 [[nodiscard]] Error wrong(const std::string& value, const std::string& why);
-
-// The whole of the text as a number in one plain form; none if it is not.
-template <typename Number, typename... Form>
-std::optional<Number> read_number(std::string_view text, Form... form) {
-  Number number{};
-  const char* end = text.data() + text.size();
-  const auto [stop, code] = std::from_chars(text.data(), end, number, form...);
-  if (code != std::errc() || stop != end) {
-    return std::nullopt;
-  }
-  return number;
-}
 
 [[nodiscard]] Result<std::int64_t> parse_integer(const std::string& value, std::int64_t least,
                                                  std::int64_t most);

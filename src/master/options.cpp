@@ -13,6 +13,7 @@
 #include "master/option_hooks.h"
 #include "master/option_table.h"
 #include "master/preload.h"
+#include "os/c_strings.h"
 #include "os/intercept.h"
 #include "wire/text.h"
 
@@ -282,11 +283,7 @@ Status complete_options(Options& options) {
 Result<Options> read_options(const std::vector<std::string>& arguments) {
   std::vector<std::string> texts = {"einhorn"};
   texts.insert(texts.end(), arguments.begin(), arguments.end());
-  std::vector<char*> words;
-  for (std::string& text : texts) {
-    words.push_back(text.data());
-  }
-  words.push_back(nullptr);
+  std::vector<char*> words = os::c_strings(texts);
   const int count = static_cast<int>(texts.size());
 
   const Grammar grammar;

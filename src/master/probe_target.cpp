@@ -1,10 +1,10 @@
 #include "master/probe_target.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <optional>
 
+#include "base/numbers.h"
 #include "wire/text.h"
 
 namespace einhorn::master {
@@ -26,10 +26,8 @@ std::optional<std::string> value_of(std::string_view name, Slot index, Pid pid) 
   constexpr std::string_view kPlus = "+index";
   if (name.ends_with(kPlus)) {
     name.remove_suffix(kPlus.size());
-    std::uint64_t base = 0;
-    const auto [end, failed] = std::from_chars(name.data(), name.data() + name.size(), base);
-    if (failed == std::errc{} && end == name.data() + name.size()) {
-      return std::to_string(base + index.value);
+    if (const auto base = whole_number<std::uint64_t>(name)) {
+      return std::to_string(*base + index.value);
     }
   }
   return std::nullopt;
@@ -55,10 +53,7 @@ bool is_address(const std::string& pattern) {
   if (colon == std::string::npos || colon + 1 == filled.size()) {
     return false;
   }
-  unsigned port = 0;
-  const char* end = filled.data() + filled.size();
-  const auto [stop, failed] = std::from_chars(filled.data() + colon + 1, end, port);
-  return failed == std::errc{} && stop == end && port > 0 && port < 65536;
+  return whole_number<std::uint16_t>(std::string_view(filled).substr(colon + 1)).value_or(0) > 0;
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 #include "master/prober.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 
 namespace einhorn::master {
 namespace {
@@ -128,10 +128,9 @@ void Prober::on_ready() {
       stop();
       return;
     }
-    std::uint64_t number = 0;
-    const std::string_view id = line_of(message.text, "PROBED=");
-    if (std::from_chars(id.data(), id.data() + id.size(), number).ec == std::errc{}) {
-      hooks_.answered(worker_of(number), line_of(message.text, "well=") == "1",
+    std::string_view id = line_of(message.text, "PROBED=");
+    if (const auto number = take_number<std::uint64_t>(id)) {
+      hooks_.answered(worker_of(*number), line_of(message.text, "well=") == "1",
                       std::string(line_of(message.text, "detail=")));
     }
   }

@@ -357,7 +357,7 @@ void Master::restore_worker(const wire::WorkerRecord& record) {
     return;
   }
   if (record.pid == 0) {
-    events_.push_back(
+    events_.emplace_back(
         pool::event::SpawnFailed{id, "the master died before the worker was started"});
     return;
   }

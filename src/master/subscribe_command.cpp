@@ -1,8 +1,8 @@
 // The `subscribe` command: what a client may ask of the event stream.
-#include <charconv>
 #include <cmath>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "master/commands.h"
 
 namespace einhorn::master {
@@ -20,15 +20,11 @@ Status take_since(EventStream::Wish& wish, const wire::Value& value) {
     return Ok{};
   }
   const std::string* text = value.as_string();
-  std::uint64_t number = 0;
-  if (text == nullptr || text->empty()) {
+  const auto number = whole_number<std::uint64_t>(text != nullptr ? *text : "");
+  if (!number) {
     return wrong("since", value, kAllowed);
   }
-  const auto [end, failed] = std::from_chars(text->data(), text->data() + text->size(), number);
-  if (failed != std::errc{} || end != text->data() + text->size()) {
-    return wrong("since", value, kAllowed);
-  }
-  wish.since = number;
+  wish.since = *number;
   return Ok{};
 }
 
@@ -39,8 +35,7 @@ Status take_sample(EventStream::Wish& wish, const wire::Value& value) {
   } else if (const double* real = value.as_real()) {
     seconds = *real;
   } else if (const std::string* text = value.as_string(); text != nullptr) {
-    const auto [end, failed] = std::from_chars(text->data(), text->data() + text->size(), seconds);
-    seconds = failed == std::errc{} && end == text->data() + text->size() ? seconds : -1;
+    seconds = whole_number<double>(*text).value_or(-1);
   }
   if (!std::isfinite(seconds) || (seconds != 0 && seconds < limits::kLeastSampleInterval) ||
       seconds > limits::kMostSampleInterval) {

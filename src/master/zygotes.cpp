@@ -1,9 +1,9 @@
 #include "master/zygotes.h"
 
 #include <algorithm>
-#include <charconv>
 #include <csignal>
 
+#include "base/numbers.h"
 #include "master/zygote_text.h"
 
 namespace einhorn::master {
@@ -18,12 +18,6 @@ constexpr Duration kVanishedPatience = std::chrono::seconds{1};
 constexpr int kMaxMessagesPerTurn = 1024;
 constexpr std::size_t kMaxText = 400;
 constexpr std::uint64_t kForkIdsAtATime = 1024;  // of which it is written down that they are used
-
-std::uint64_t to_number(std::string_view text) {
-  std::uint64_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
-}
 
 // One line for people, whatever a program has said.
 std::string plain(std::string text) {
@@ -66,7 +60,7 @@ bool Zygotes::adopt(std::string_view name, int fd) {
   if (!name.starts_with(kNamePrefix)) {
     return false;
   }
-  const std::uint64_t key = to_number(name.substr(kNamePrefix.size()));
+  const std::uint64_t key = number_of(name.substr(kNamePrefix.size()));
   next_number_ = std::max(next_number_, key + 1);
   zygotes_[key].record.number = key;
   zygotes_[key].socket = fd;
@@ -418,7 +412,7 @@ void Zygotes::on_message(Zygote& zygote, const os::Message& message, Instant now
     return std::nullopt;
   };
   if (const auto forked = value_of("FORKED")) {
-    on_forked(zygote, to_number(*forked), message.sender.pid, now);
+    on_forked(zygote, number_of(*forked), message.sender.pid, now);
     return;
   }
   if (message.sender.pid != zygote.record.pid) {
@@ -435,7 +429,7 @@ void Zygotes::on_message(Zygote& zygote, const os::Message& message, Instant now
     zygote.status = plain(*status);
   }
   if (const auto failed = value_of("FAILED")) {
-    on_fork_failed(zygote, to_number(*failed), status ? ": " + zygote.status : "");
+    on_fork_failed(zygote, number_of(*failed), status ? ": " + zygote.status : "");
   } else if (value_of("ERRNO")) {
     if (zygote.state == State::kLoading) {
       fail_load(zygote, status ? plain(*status) : "ERRNO=" + plain(*value_of("ERRNO")),

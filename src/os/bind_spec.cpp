@@ -6,8 +6,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <limits>
+
+#include "base/numbers.h"
 
 namespace einhorn::os {
 namespace {
@@ -101,15 +102,8 @@ std::string quoted(std::string_view text) {
 
 // Digits only, no sign, at most `most`.
 std::optional<std::uint32_t> parse_number(std::string_view text, int base, std::uint32_t most) {
-  std::uint32_t number = 0;
-  if (!all_digits(text)) {
-    return std::nullopt;
-  }
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
-  if (error != std::errc{} || end != text.data() + text.size() || number > most) {
-    return std::nullopt;
-  }
-  return number;
+  const auto number = whole_number<std::uint32_t>(text, base);
+  return all_digits(text) && number && *number <= most ? number : std::nullopt;
 }
 
 bool is_ipv6(std::string_view text) {

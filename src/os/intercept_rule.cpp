@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <charconv>
 
+#include "base/numbers.h"
 #include "os/intercept.h"
 
 namespace einhorn::os {
@@ -20,8 +20,8 @@ Error wrong(std::string_view text, const std::string& what) {
 }
 
 bool read_port(std::string_view text, std::uint16_t* port) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *port);
-  return error == std::errc{} && end == text.data() + text.size() && *port != 0;
+  *port = whole_number<std::uint16_t>(text).value_or(0);
+  return *port != 0;
 }
 
 Status read_from(std::string_view text, std::string_view from, InterceptRule& rule) {

@@ -79,9 +79,7 @@ void Pool::note_request(Entry& entry, const std::string& id, bool busy, Instant 
   if (!busy) {
     if (found != worker.busy.end()) {
       worker.busy.erase(found);
-    } else if (!named(id)) {
-      worker.busy.clear();
-    } else if (worker.busy.size() == 1 && !named(worker.busy.front().id)) {
+    } else if (!named(id) || (worker.busy.size() == 1 && !named(worker.busy.front().id))) {
       worker.busy.clear();
     } else {
       early.push_back(id);

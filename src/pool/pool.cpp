@@ -385,7 +385,7 @@ void Pool::go_down(int signal, Instant now, Stopping how) {
   for (const Worker* worker : workers()) {
     everybody.push_back(worker->id);
   }
-  stop_workers(std::move(everybody), signal, now, how);
+  stop_workers(everybody, signal, now, how);
 }
 
 void Pool::on(const event::Quit& event, Instant now) {
@@ -450,7 +450,8 @@ bool Pool::run_hook_before_stop(Entry& entry, int signal, Stopping how) {
   return true;
 }
 
-void Pool::stop_workers(std::vector<WorkerId> workers, int signal, Instant now, Stopping how) {
+void Pool::stop_workers(const std::vector<WorkerId>& workers, int signal, Instant now,
+                        Stopping how) {
   note::Signaling signaling{signal, {}, {}};
   for (const WorkerId id : workers) {
     Entry* stopped = entry(id);

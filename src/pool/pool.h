@@ -189,7 +189,7 @@ class Pool {
   void kill(Entry& entry, Instant now);
   // kSent: the kernel has delivered the signal; kAtOnce: no hook is waited for.
   enum class Stopping { kUsual, kSent, kAtOnce };
-  void stop_workers(std::vector<WorkerId> workers, int signal, Instant now,
+  void stop_workers(const std::vector<WorkerId>& workers, int signal, Instant now,
                     Stopping how = Stopping::kUsual);
   bool run_hook_before_stop(Entry& entry, int signal, Stopping how);
   void go_down(int signal, Instant now, Stopping how);

@@ -62,7 +62,7 @@ void Pool::advance_recycling(Instant now) {
   if (!recycling_.empty() && modern_ready_.size() > number) {
     std::vector<WorkerId> replaced = oldest(recycling_, modern_ready_.size() - number);
     note(note::Recycled{replaced});
-    stop_workers(std::move(replaced), config_.stop_signal, now);
+    stop_workers(replaced, config_.stop_signal, now);
   }
   while (!ailing_.empty() && !ledger_.failed &&
          recycling_.size() + recycled_.size() < config_.health.max_recycling) {

@@ -11,8 +11,8 @@ constexpr std::uint32_t kStraySamples = 10;
 constexpr int kTrust = 4;
 
 std::string in_seconds(Duration duration) {
-  const double tenths = to_seconds(duration) * 10;
-  const auto rounded = static_cast<std::int64_t>(tenths + 0.5);
+  const std::int64_t rounded =
+      (duration + std::chrono::milliseconds{50}) / std::chrono::milliseconds{100};
   return std::to_string(rounded / 10) +
          (rounded % 10 != 0 ? "." + std::to_string(rounded % 10) : "") + " s";
 }

@@ -188,7 +188,7 @@ void Pool::cull(Instant now) {
     old.insert(old.end(), unready.begin(), unready.end());
     if (!old.empty()) {
       note(note::CullingOld{static_cast<std::uint32_t>(old.size()), !filled});
-      stop_workers(std::move(old), config_.stop_signal, now);
+      stop_workers(old, config_.stop_signal, now);
     }
   } else if (ledger_.upgrade && ledger_.upgrade->smooth && ledger_.upgrade->proved) {
     const std::size_t ready_now = old_ready_.size() + modern_ready_.size();
@@ -212,7 +212,7 @@ void Pool::cull(Instant now) {
       }
     }
     note(note::CullingExcess{static_cast<std::uint32_t>(excess)});
-    stop_workers(std::move(chosen), config_.stop_signal, now);
+    stop_workers(chosen, config_.stop_signal, now);
   }
   const std::size_t modern = modern_starting_.size() + modern_ready_.size();
   const std::size_t most = wanted() + recycling_.size();
@@ -222,7 +222,7 @@ void Pool::cull(Instant now) {
     const std::vector<WorkerId> more = oldest(modern_ready_, excess - chosen.size());
     chosen.insert(chosen.end(), more.begin(), more.end());
     note(note::CullingExcess{static_cast<std::uint32_t>(chosen.size())});
-    stop_workers(std::move(chosen), config_.stop_signal, now);
+    stop_workers(chosen, config_.stop_signal, now);
   }
 }
 

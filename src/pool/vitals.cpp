@@ -9,7 +9,7 @@ namespace einhorn::pool {
 namespace {
 
 constexpr std::size_t kCpuPoints = 8;  // that a window is cut into
-constexpr std::uint64_t kPercent = 100;
+constexpr int kPercent = 100;
 
 // So that workers that are born one after the other differ much (the finish of splitmix64).
 std::uint64_t scatter(std::uint64_t value) {
@@ -103,8 +103,7 @@ std::optional<std::uint64_t> Vitals::cpu_percent(Duration used, Duration window,
     return std::nullopt;
   }
   const Duration spent = std::max(used - cpu_.front().used, Duration::zero());
-  return static_cast<std::uint64_t>(to_seconds(spent) / to_seconds(watched) * double{kPercent} +
-                                    0.5);
+  return static_cast<std::uint64_t>((spent * kPercent + watched / 2) / watched);
 }
 
 std::uint64_t jitter_of(Epoch epoch, std::uint64_t whole, std::uint32_t percent) {

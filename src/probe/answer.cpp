@@ -1,7 +1,8 @@
 #include "probe/answer.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "base/numbers.h"
 
 namespace einhorn::probe {
 namespace {
@@ -18,10 +19,8 @@ int status_of(std::string_view line) {
   }
   const std::string_view rest = line.substr(space + 1);
   const std::string_view digits = rest.substr(0, rest.find(' '));
-  int status = 0;
-  const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), status);
-  const bool whole = failed == std::errc{} && end == digits.data() + digits.size();
-  return whole && digits.size() == kDigits && status >= kLeastStatus ? status : 0;
+  const int status = whole_number<int>(digits).value_or(0);
+  return digits.size() == kDigits && status >= kLeastStatus ? status : 0;
 }
 
 }  // namespace

@@ -12,13 +12,13 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "base/numbers.h"
 #include "probe/answer.h"
 
 namespace einhorn::probe {
@@ -100,7 +100,10 @@ std::optional<Job> parse_job(const std::string& message) {
     const std::string key = line.substr(0, equals);
     const std::string value = line.substr(equals + 1);
     const auto number = [&value](auto& into) {
-      return std::from_chars(value.data(), value.data() + value.size(), into).ec == std::errc{};
+      std::string_view text = value;
+      const auto found = take_number<std::remove_reference_t<decltype(into)>>(text);
+      into = found.value_or(into);
+      return found.has_value();
     };
     if (key == "PROBE") {
       named = number(job.id);

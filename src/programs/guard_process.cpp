@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 
+#include "base/numbers.h"
 #include "guard/guard.h"
 #include "guard/linux_system.h"
 #include "master/privileges.h"
@@ -43,10 +44,10 @@ std::vector<std::string> master_arguments(const wire::Settings& settings) {
 std::int64_t watchdog_us() {
   const char* pid = std::getenv("WATCHDOG_PID");
   const char* interval = std::getenv("WATCHDOG_USEC");
-  if (interval == nullptr || (pid != nullptr && std::atoll(pid) != getpid())) {
+  if (interval == nullptr || (pid != nullptr && number_of<pid_t>(pid) != getpid())) {
     return 0;
   }
-  return std::max(0LL, std::atoll(interval));
+  return std::max(std::int64_t{0}, number_of<std::int64_t>(interval));
 }
 
 std::string shown_name(const wire::Settings& settings) {

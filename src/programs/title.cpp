@@ -1,5 +1,7 @@
 #include "programs/title.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>

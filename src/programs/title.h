@@ -4,8 +4,6 @@
 #include <cstddef>
 #include <string>
 
-extern char** environ;
-
 namespace einhorn {
 
 class Title {

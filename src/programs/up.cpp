@@ -18,6 +18,7 @@
 
 #include "base/signals.h"
 #include "master/boot.h"
+#include "os/c_strings.h"
 #include "os/unique_fd.h"
 #include "programs/ask_pool.h"
 
@@ -169,11 +170,7 @@ class Up {
   void start(const std::string& name, PoolProcess& pool) {
     std::vector<std::string> words = {script_, "--pool", name};
     words.insert(words.end(), words_.begin(), words_.end());
-    std::vector<char*> pointers;
-    for (std::string& word : words) {
-      pointers.push_back(word.data());
-    }
-    pointers.push_back(nullptr);
+    const std::vector<char*> pointers = os::c_strings(words);
     pool.start_at.reset();
     pool.started = Clock::now();
     pool.pid = fork();

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "client/socket_paths.h"
+#include "os/c_strings.h"
 #include "os/intercept.h"
 #include "shell/output.h"
 
@@ -38,11 +39,7 @@ std::vector<std::string> history_words(const std::string& socket_path,
 
 int run_history(const std::string& socket_path, const std::vector<std::string>& args) {
   std::vector<std::string> words = history_words(socket_path, args);
-  std::vector<char*> pointers;
-  for (std::string& word : words) {
-    pointers.push_back(word.data());
-  }
-  pointers.push_back(nullptr);
+  const std::vector<char*> pointers = os::c_strings(words);
   const std::string beside = os::own_program_directory() + "/einhorn-agent";
   pid_t pid = 0;
   int failed = ::posix_spawn(&pid, beside.c_str(), nullptr, nullptr, pointers.data(), environ);

@@ -2,12 +2,14 @@
 
 #include <getopt.h>
 
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <string_view>
 #include <system_error>
 #include <utility>
+
+#include "base/numbers.h"
+#include "os/c_strings.h"
 
 namespace einhorn::shell {
 
@@ -30,10 +32,8 @@ constexpr option kLongOptions[] = {
 };
 
 Result<Duration> parse_timeout(std::string_view text) {
-  double seconds = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, code] = std::from_chars(text.data(), end, seconds);
-  if (code != std::errc() || stop != end || !std::isfinite(seconds) || seconds <= 0) {
+  const double seconds = whole_number<double>(text).value_or(0);
+  if (!std::isfinite(seconds) || seconds <= 0) {
     return make_error("--timeout " + std::string(text), "it takes seconds, more than 0");
   }
   return from_seconds(seconds);
@@ -119,11 +119,7 @@ Result<ShellOptions> parse_options(const std::vector<std::string>& arguments) {
   // getopt_long reorders the pointers, never the texts.
   std::vector<std::string> texts = {"einhornsh"};
   texts.insert(texts.end(), arguments.begin(), arguments.end());
-  std::vector<char*> pointers;
-  for (std::string& text : texts) {
-    pointers.push_back(text.data());
-  }
-  pointers.push_back(nullptr);
+  std::vector<char*> pointers = os::c_strings(texts);
   const int count = static_cast<int>(texts.size());
 
   ShellOptions options;

@@ -81,7 +81,8 @@ TopLine bar_of(const client::WorkerView& worker, const Scale& scale) {
 }
 
 std::string ago(double seconds) {
-  const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+  const std::int64_t whole =
+      (from_seconds(seconds) + std::chrono::milliseconds{500}) / std::chrono::seconds{1};
   return "-" + (whole >= 60 ? std::to_string(whole / 60) + "m" : std::to_string(whole) + "s");
 }
 

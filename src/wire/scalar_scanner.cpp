@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "base/numbers.h"
 #include "wire/text.h"
 
 namespace einhorn::wire {
@@ -51,9 +52,7 @@ class Cursor {
     if (digits.size() < least) {
       return std::nullopt;
     }
-    int value = 0;
-    std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    return value;
+    return number_of<int>(digits);
   }
 
  private:
@@ -169,7 +168,7 @@ std::optional<ScannedScalar> scan_time(std::string_view text) {
   if (cursor.skip('.')) {
     std::string fraction(cursor.take_any(kDigits).substr(0, 9));
     fraction.append(9 - fraction.size(), '0');
-    std::from_chars(fraction.data(), fraction.data() + fraction.size(), civil.nanosecond);
+    civil.nanosecond = number_of<int>(fraction);
   }
   const std::optional<int> offset = scan_zone(cursor);
   const bool valid = civil.month >= 1 && civil.month <= 12 && civil.day >= 1 && civil.day <= 31 &&

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <limits>
 
+#include "base/numbers.h"
+
 namespace einhorn::wire::text {
 namespace {
 
@@ -93,8 +95,7 @@ Digits shortest_digits(double value) {
   }
   std::string_view exponent = printed.substr(exponent_at + 1);
   exponent.remove_prefix(exponent.starts_with('+') ? 1 : 0);
-  std::from_chars(exponent.data(), exponent.data() + exponent.size(), result.point);
-  result.point += 1;
+  result.point = number_of<int>(exponent) + 1;
   return result;
 }
 

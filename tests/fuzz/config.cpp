@@ -13,7 +13,7 @@ namespace {
 using master::Configuration;
 
 Configuration configured(const std::string& config, const std::string& variables,
-                         std::vector<std::string> words) {
+                         const std::vector<std::string>& words) {
   return master::configure(words, [&](const std::string& path, std::size_t) {
     return Result<std::string>(path == "x.yaml" ? config : variables);
   });

@@ -27,8 +27,10 @@ void holds_for_people(std::string_view message) {
 }  // namespace einhorn::fuzz
 
 // What libFuzzer calls; also the way in for any other fuzzer that knows libFuzzer's.
+// NOLINTNEXTLINE(readability-identifier-naming)
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
+// NOLINTNEXTLINE(readability-identifier-naming)
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   einhorn::fuzz::run({reinterpret_cast<const char*>(data), size});
   return 0;

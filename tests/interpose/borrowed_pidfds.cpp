@@ -71,7 +71,8 @@ long signal_by_number(int pidfd, int number) {
   char line[128];
   int pid = -1;
   while (std::fgets(line, sizeof(line), file) != nullptr) {
-    if (std::sscanf(line, "Pid: %d", &pid) == 1) {
+    if (std::strncmp(line, "Pid:", 4) == 0) {
+      pid = static_cast<int>(std::strtol(line + 4, nullptr, 10));
       break;
     }
   }

@@ -80,7 +80,7 @@ int posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
 
 int prctl(int option, ...) {
   using Real = int (*)(int, unsigned long, unsigned long, unsigned long, unsigned long);
-  static const auto real = reinterpret_cast<Real>(dlsym(RTLD_NEXT, "prctl"));
+  static const auto kReal = reinterpret_cast<Real>(dlsym(RTLD_NEXT, "prctl"));
   va_list given;
   va_start(given, option);
   unsigned long arguments[4];  // NOLINT: as above
@@ -88,7 +88,7 @@ int prctl(int option, ...) {
     argument = va_arg(given, unsigned long);
   }
   va_end(given);
-  const int result = real(option, arguments[0], arguments[1], arguments[2], arguments[3]);
+  const int result = kReal(option, arguments[0], arguments[1], arguments[2], arguments[3]);
   if (option == PR_SET_CHILD_SUBREAPER && arguments[0] == 1) {
     say("watches");
     watched = getpid();

@@ -139,14 +139,40 @@ void Clients::garbage() {
     return;
   }
   Random& random = world_.random;
-  static const std::vector<std::string> kPieces = {
-      "{",    "}",    "[",   "]",        ": ",
-      ", ",   "\"",   "\n",  "command",  "state",
-      "id",   "&a ",  "*a ", "--- ",     "!ruby/object:Set ",
-      "%0A",  "%25",  "%",   "\xff\xfe", "null",
-      "inc",  "- ",   "'",   "\t",       "|",
-      ">",    "\r\n", "#",   "1e999",    "0x1",
-      "args", "?",    "~",   "\0x"};
+  static const std::vector<std::string> kPieces = {"{",
+                                                   "}",
+                                                   "[",
+                                                   "]",
+                                                   ": ",
+                                                   ", ",
+                                                   "\"",
+                                                   "\n",
+                                                   "command",
+                                                   "state",
+                                                   "id",
+                                                   "&a ",
+                                                   "*a ",
+                                                   "--- ",
+                                                   "!ruby/object:Set ",
+                                                   "%0A",
+                                                   "%25",
+                                                   "%",
+                                                   "\xff\xfe",
+                                                   "null",
+                                                   "inc",
+                                                   "- ",
+                                                   "'",
+                                                   "\t",
+                                                   "|",
+                                                   ">",
+                                                   "\r\n",
+                                                   "#",
+                                                   "1e999",
+                                                   "0x1",
+                                                   "args",
+                                                   "?",
+                                                   "~",
+                                                   std::string("\0x", 2)};
   const auto pieces = random.between(1, 60);
   for (std::int64_t i = 0; i < pieces; ++i) {
     client->outbox += random.pick(kPieces);

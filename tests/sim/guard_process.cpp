@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/key_values.h"
+#include "base/numbers.h"
 #include "guard/renewal.h"
 
 namespace einhorn::sim {
@@ -22,7 +23,7 @@ constexpr int kAborted = 3;  // CLD_DUMPED
 
 // --- its life
 // -------------------------------------------------------------------------------------
-void GuardProcess::begin(ProcessPtr process, Kept kept, FilePtr predecessor) {
+void GuardProcess::begin(ProcessPtr process, const Kept& kept, FilePtr predecessor) {
   process_ = std::move(process);
   process_->program = world_.program;
   world_.set_guard(process_);
@@ -40,8 +41,8 @@ void GuardProcess::begin(ProcessPtr process, Kept kept, FilePtr predecessor) {
   manager_knows_.clear();
   watchdog_at_ = Instant{};
   guard_ = std::make_unique<guard::Guard>(*this);
-  for (auto& [name, kept_file] : kept) {
-    world_.expect(guard_->store(adopt(std::move(kept_file)), name), "bounded",
+  for (const auto& [name, kept_file] : kept) {
+    world_.expect(guard_->store(adopt(kept_file), name), "bounded",
                   "the guard has no room for \"" + name + "\"");
   }
   if (predecessor != nullptr) {

@@ -39,7 +39,7 @@ class GuardProcess final : public guard::System {
 
   // A guard begins, with what it has to keep; `predecessor`: who has to hear of it when it has
   // taken over, or null.
-  void begin(ProcessPtr process, Kept kept, FilePtr predecessor);
+  void begin(ProcessPtr process, const Kept& kept, FilePtr predecessor);
   void kill();
   // Its n-th call from now on is its last; 0: it is not.
   void strike_in(std::uint64_t steps) { strike_in_ = steps; }

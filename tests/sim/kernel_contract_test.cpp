@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "base/numbers.h"
 #include "sim/simulated_kernel.h"
 #include "sim/world.h"
 #include "unit/os_kernel_contract.h"
@@ -64,7 +65,7 @@ class SimulatedWorld final : public World, public sim::Host {
     if (spawned.failed) {
       world_.end(process, {CLD_EXITED, 127});
     } else if (spec.program == "exits") {
-      const int code = std::atoi(spec.arguments.at(1).c_str());
+      const int code = number_of<int>(spec.arguments.at(1));
       world_.after(milliseconds{1}, [this, process, code] {
         world_.end(process, {CLD_EXITED, code});
       });

@@ -117,7 +117,7 @@ void NewGuard::take_over() {
   names_.clear();
   files_.clear();
   text_.clear();
-  guard_.begin(std::exchange(process_, nullptr), std::move(kept), std::exchange(stream_, nullptr));
+  guard_.begin(std::exchange(process_, nullptr), kept, std::exchange(stream_, nullptr));
 }
 
 void NewGuard::give_up(const std::string& why) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/numbers.h"
+
 namespace einhorn::sim {
 namespace {
 

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "base/key_values.h"
+#include "base/numbers.h"
 
 namespace einhorn::sim {
 namespace {

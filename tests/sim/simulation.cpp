@@ -136,7 +136,7 @@ void Simulation::set_up() {
   for (std::uint32_t i = 0; i < world_.plan.listeners; ++i) {
     kept.emplace_back("listen:" + std::to_string(i), std::make_shared<Service>(world_.census, i));
   }
-  guard_.begin(world_.start_process(ProcessKind::kGuard, 1), std::move(kept), nullptr);
+  guard_.begin(world_.start_process(ProcessKind::kGuard, 1), kept, nullptr);
 }
 
 void Simulation::on_ended(const ProcessPtr& process) {

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "base/key_values.h"
+#include "base/numbers.h"
 
 namespace einhorn::sim {
 namespace {

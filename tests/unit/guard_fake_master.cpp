@@ -22,6 +22,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/numbers.h"
+
 // --- no allocation
 // --------------------------------------------------------------------------------
 namespace {
@@ -37,11 +39,13 @@ bool allocation_is_forbidden = false;
 
 #if !defined(__SANITIZE_ADDRESS__)
 extern "C" {
+// NOLINTBEGIN(bugprone-reserved-identifier,cert-*,readability-identifier-naming)
 void* __libc_malloc(std::size_t size);
 void* __libc_calloc(std::size_t count, std::size_t size);
 void* __libc_realloc(void* old, std::size_t size);
 void* __libc_memalign(std::size_t alignment, std::size_t size);
 void __libc_free(void* memory);
+// NOLINTEND(bugprone-reserved-identifier,cert-*,readability-identifier-naming)
 
 void* malloc(std::size_t size) {
   check_allocation();
@@ -123,7 +127,7 @@ int connect_to(const char* path) {
   const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+  std::strncpy(address.sun_path, path != nullptr ? path : "", sizeof(address.sun_path) - 1);
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     _exit(99);
   }
@@ -161,7 +165,7 @@ pid_t make_orphan() {
 
 void obey(std::string_view command, int wire) {
   if (command.starts_with("!exit ")) {
-    _exit(std::atoi(command.data() + 6));
+    _exit(number_of<int>(command.substr(6)));
   }
   if (command == "!echo") {
     send_packet(wire, "echo", nullptr, 0);
@@ -220,7 +224,7 @@ void obey(std::string_view command, int wire) {
 // Before main(), which belongs to GoogleTest.
 __attribute__((constructor)) void become_a_puppet(int argc, char** argv, char** /*envp*/) {
   if (argc >= 3 && std::strcmp(argv[0], kPuppetName) == 0) {
-    be_a_puppet(std::atoi(argv[2]));
+    be_a_puppet(number_of<int>(argv[2]));
   }
 }
 
@@ -303,7 +307,7 @@ void Puppet::tell(const std::string& text, int fd) {
 pid_t Puppet::child(const std::string& how) {
   tell(how);
   const std::string answer = next().text;
-  const pid_t pid = std::atoi(answer.c_str());
+  const pid_t pid = number_of<pid_t>(answer);
   EXPECT_GT(pid, 1) << answer;
   return pid > 1 ? pid : std::numeric_limits<pid_t>::max();  // nobody's
 }

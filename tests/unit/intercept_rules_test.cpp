@@ -114,6 +114,7 @@ TEST(Rules, Rewriting) {
   const std::vector<Shared> have = shared({"0.0.0.0:8080", "127.0.0.1:9090", "/run/web"});
   const auto rules = [](const std::vector<std::string>& texts) {
     std::vector<os::InterceptRule> all;
+    all.reserve(texts.size());
     for (const std::string& text : texts) {
       all.push_back(*os::parse_intercept_rule(text));
     }

@@ -19,7 +19,7 @@ using ::testing::Not;
 using Words = std::vector<std::string>;
 using Files = std::map<std::string, std::string>;
 
-Configuration configured(const Files& files, Words words) {
+Configuration configured(const Files& files, const Words& words) {
   return configure(words, [&files](const std::string& path, std::size_t) -> Result<std::string> {
     const auto found = files.find(path);
     if (found == files.end()) {
@@ -42,7 +42,9 @@ Words complaints(const Configuration& configuration) {
   return lines;
 }
 
-Words complaints(const std::string& text, Words words = {}) { return complaints(of(text, words)); }
+Words complaints(const std::string& text, Words words = {}) {
+  return complaints(of(text, std::move(words)));
+}
 
 TEST(Configure, WhatIsPreloadedMaySayItsLanguageItself) {
   const Files files = {{"/srv/app/time_server", "#!/usr/bin/env ruby\nputs 1\n"},

@@ -22,7 +22,7 @@ struct RightUse {
 };
 
 inline const std::vector<RightUse>& right_uses() {
-  static const std::vector<RightUse> uses = {
+  static const std::vector<RightUse> kUses = {
       {"bind",
        {"-b", "127.0.0.1:80,r", "--bind=8080", "-b[::1]:0"},
        [](const Options& o) {
@@ -379,7 +379,7 @@ inline const std::vector<RightUse>& right_uses() {
       {"probe-fd", {"--probe-fd", "5"}, [](const Options& o) { return o.mode == Mode::kProbe && o.state_fd == 5; }},
       {"version", {"--version"}, [](const Options& o) { return o.mode == Mode::kVersion; }},
   };
-  return uses;
+  return kUses;
 }
 
 }  // namespace einhorn::master::testing

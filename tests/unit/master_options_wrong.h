@@ -26,7 +26,7 @@ struct WrongUse {
 #define ANY_SECONDS "(allowed: 0 to 1000000000 seconds)"
 
 inline const std::vector<WrongUse>& wrong_uses() {
-  static const std::vector<WrongUse> uses = {
+  static const std::vector<WrongUse> kUses = {
       {"bind", {"-b"}, "-b/--bind: its value is missing: ADDR"},
       {"bind", {"-b", ""}, "-b/--bind: its value is empty"},
       {"bind", {"-b", "1.2.3.4:99999"}, R"(-b 1.2.3.4:99999: the port "99999" is not in 0..65535)"},
@@ -550,7 +550,7 @@ inline const std::vector<WrongUse>& wrong_uses() {
       {"version", {"--version=1"}, "--version: it takes no value"},
       {"version", {"--versoin"}, R"(unknown option "--versoin" (did you mean --version?))"},
   };
-  return uses;
+  return kUses;
 }
 
 }  // namespace einhorn::master::testing

@@ -35,7 +35,7 @@ class CgroupTree : public ::testing::Test {
 
   // A group with the files that the kernel would make in it.
   std::string group(const std::string& path, const std::vector<std::string>& files) {
-    const std::string directory = root_ + path;
+    std::string directory = root_ + path;
     fs::create_directories(directory);
     for (const std::string& file : files) {
       std::ofstream(directory + "/" + file).flush();

@@ -370,6 +370,7 @@ void Driver::restore() {
     by_epoch[id.epoch] = worker;
   }
   std::vector<Worker> workers;
+  workers.reserve(by_epoch.size());
   for (const auto& [epoch, worker] : by_epoch) {
     workers.push_back(worker);
   }

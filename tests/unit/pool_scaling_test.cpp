@@ -192,7 +192,8 @@ Outcome run(const Config& config, const World& world) {
   double busy_cpu = 0;
   double since_cpu = 0;
   int last_direction = 0;
-  for (double t = 0; t < world.length; t += kStep) {
+  for (int step = 0; step * kStep < world.length; ++step) {
+    const double t = step * kStep;
     for (auto it = starting.begin(); it != starting.end();) {
       it = *it <= t ? (ready += 1, starting.erase(it)) : it + 1;
     }
@@ -204,7 +205,6 @@ Outcome run(const Config& config, const World& world) {
     outcome.worst_queue = std::max(outcome.worst_queue, queue);
     outcome.queued_seconds += queue >= 1 ? kStep : 0;
     outcome.worker_seconds += ready * kStep;
-    const auto step = static_cast<std::int64_t>(std::lround(t / kStep));
     if (step % 25 != 0) {
       continue;
     }
@@ -244,8 +244,9 @@ Outcome run(const Config& config, const World& world) {
 
 double requests(const World& world) {
   double sum = 0;
-  for (double t = 0; t < world.length; t += 0.01) {
-    sum += world.rate(t) * 0.01;
+  constexpr double kStep = 0.01;
+  for (int step = 0; step * kStep < world.length; ++step) {
+    sum += world.rate(step * kStep) * kStep;
   }
   return sum;
 }

@@ -187,7 +187,7 @@ TEST(PoolTable, EndsAreDescribed) {
 
 const std::vector<Cell>& table() {
   using enum WorkerState;
-  static const std::vector<Cell> cells = {
+  static const std::vector<Cell> kCells = {
       {kSpawning, index_of<event::Started>(), {}, "spawning"},
       {kSpawning, index_of<event::TimerDue>(), {}, "spawning"},
       {kSpawning, index_of<event::Spawned>(), {"launched 1@0 v0"}, "starting"},
@@ -357,7 +357,7 @@ const std::vector<Cell>& table() {
       {kStopping, index_of<event::LoadSeen>(), {}, "stopping acked USR2"},
       {kStopping, index_of<event::Reconfigured>(), {}, "stopping acked USR2"},
   };
-  return cells;
+  return kCells;
 }
 
 }  // namespace

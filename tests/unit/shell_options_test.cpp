@@ -20,7 +20,7 @@ ShellOptions parsed(const std::vector<std::string>& arguments) {
 std::string refused(const std::vector<std::string>& arguments) {
   const Result<ShellOptions> options = parse_options(arguments);
   EXPECT_FALSE(options.has_value());
-  const std::string message = options ? "" : options.error().message();
+  std::string message = options ? "" : options.error().message();
   EXPECT_EQ(message.find('\n'), std::string::npos);
   return message;
 }

@@ -48,6 +48,7 @@ class Pool {
 
 std::vector<std::string> texts(const std::vector<TopLine>& lines) {
   std::vector<std::string> all;
+  all.reserve(lines.size());
   for (const TopLine& line : lines) {
     all.push_back(text_of_line(line));
   }

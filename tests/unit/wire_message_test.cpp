@@ -181,6 +181,7 @@ TEST(MessageTest, RubyReadsRepliesInBothLanguages) {
       "a\n\n"};
   for (const Language language : {Language::kYaml, Language::kJson}) {
     std::vector<std::string> lines;
+    lines.reserve(texts.size());
     for (const std::string& text : texts) {
       lines.push_back(encode_reply({text, Value(7), true}, language));
     }

@@ -9,7 +9,7 @@ namespace einhorn::wire::test_support {
 
 // Everything that is known to be written, or read, in a way of its own.
 inline const std::vector<std::string>& strings() {
-  static const std::vector<std::string> table = [] {
+  static const std::vector<std::string> kTable = [] {
     std::vector<std::string> list = {"n",
                                      "y",
                                      "N",
@@ -199,8 +199,7 @@ inline const std::vector<std::string>& strings() {
                                      "a\rb",
                                      "\r",
                                      "a\r\nb\r\n",
-                                     "a\x7f"
-                                     "b",
+                                     "a\177b",
                                      "\x1b[0m",
                                      "\x01",
                                      "Error:",
@@ -221,10 +220,10 @@ inline const std::vector<std::string>& strings() {
                                      "*",
                                      "&",
                                      "!"};
-    list.push_back(std::string("a\0b", 3));
-    list.push_back(std::string(1, '\0'));
-    list.push_back(std::string("a\0\nb\n", 5));
-    list.push_back(std::string(300, 'x'));
+    list.emplace_back("a\0b", 3);
+    list.emplace_back(1, '\0');
+    list.emplace_back("a\0\nb\n", 5);
+    list.emplace_back(300, 'x');
     list.push_back(std::string(200, 'x') + "\n");
     for (const char* word :
          {"word ", "wo-rd, ", "é日 ", "a: ", "'q' ", "\"q\" ", "a\nword ", "/x "}) {
@@ -256,7 +255,7 @@ inline const std::vector<std::string>& strings() {
     }
     return list;
   }();
-  return table;
+  return kTable;
 }
 
 // Strings of pieces that mean something to YAML or to Ruby, the same ones in every run.

@@ -132,10 +132,8 @@ TEST(PsychTest, DocumentsInspectAsInRuby) {
 
 TEST(PsychTest, StringsInspectAsInRuby) {
   std::vector<std::string> inputs = strange_strings(500);
-  for (const char* text : {"#{x}", "#$x", "#@x", "# x", "#", "\a\b\v\f\x1b\x01\x7f",
-                           "\xff"
-                           "a",
-                           "\xe2\x82"}) {
+  for (const char* text :
+       {"#{x}", "#$x", "#@x", "# x", "#", "\a\b\v\f\x1b\x01\x7f", "\377a", "\xe2\x82"}) {
     inputs.emplace_back(text);
   }
   const std::vector<std::string> answers = ask_ruby("x.inspect", inputs);
@@ -263,6 +261,7 @@ TEST(PsychTest, StrangeTextsMeanWhatTheyMeanToRuby) { expect_same_meaning(strang
 TEST(PsychTest, WhatWeWriteRubyReadsBack) {
   const std::vector<std::string> inputs = strange_strings(1000);
   std::vector<std::string> written;
+  written.reserve(inputs.size());
   for (const std::string& input : inputs) {
     written.push_back(encode_yaml(Map{{"k", input}, {Symbol{"l"}, List{input}}}));
   }

@@ -55,7 +55,7 @@ inline std::vector<std::string> ask_ruby(const std::string& body,
       "  puts [y.to_s].pack('m0')\nend\n");
   const std::string command =
       "TZ=UTC LC_ALL=C.UTF-8 ruby '" + script.path() + "' '" + input_file.path() + "'";
-  std::FILE* pipe = popen(command.c_str(), "r");
+  std::FILE* pipe = popen(command.c_str(), "r");  // NOLINT: both paths are our own
   EXPECT_NE(pipe, nullptr);
   std::string printed;
   char buffer[65536];

@@ -54,10 +54,10 @@ std::vector<std::string> operator+(std::vector<std::string> all,
 }
 
 const std::vector<Release>& releases() {
-  static const std::vector<std::string> since_08 = {"bound_ports", "preloaded"};
-  static const std::vector<Release> all = {
+  static const std::vector<std::string> kSince08 = {"bound_ports", "preloaded"};
+  static const std::vector<Release> kAll = {
       {"0.5",
-       of_each_child({"last_signaled_at", "index", "spinup_time"}) + since_08 +
+       of_each_child({"last_signaled_at", "index", "spinup_time"}) + kSince08 +
            std::vector<std::string>{"smooth_upgrade", "reloading_for_upgrade", "reexec_commandline",
                                     "drop_environment_variables", "signal_timeout"},
        {"reloading_for_preload_upgrade"},
@@ -66,7 +66,7 @@ const std::vector<Release>& releases() {
        1,
        {0, 0, 0}},
       {"0.6",
-       of_each_child({"last_signaled_at", "spinup_time"}) + since_08 +
+       of_each_child({"last_signaled_at", "spinup_time"}) + kSince08 +
            std::vector<std::string>{"signal_timeout"},
        {"reloading_for_preload_upgrade"},
        false,
@@ -74,7 +74,7 @@ const std::vector<Release>& releases() {
        1,
        {0, 1, 2}},
       {"0.7",
-       of_each_child({"last_signaled_at", "spinup_time"}) + since_08,
+       of_each_child({"last_signaled_at", "spinup_time"}) + kSince08,
        {"reloading_for_preload_upgrade"},
        false,
        2,
@@ -84,7 +84,7 @@ const std::vector<Release>& releases() {
       {"1.0", {}, {}, true, 0.5, 2.5, {0, 1, 2}},
       {"1.1", {}, {}, true, 0.5, 2.5, {0, 1, 2}},
   };
-  return all;
+  return kAll;
 }
 
 class RubyVersions : public ::testing::TestWithParam<Release> {

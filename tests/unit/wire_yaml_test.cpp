@@ -24,7 +24,7 @@ Value parsed(std::string_view text, const YamlLimits& limits = {}) {
 std::string refusal(std::string_view text, const YamlLimits& limits = {}) {
   const Result<Value> value = parse_yaml(text, limits);
   EXPECT_FALSE(value.has_value()) << (value ? value->inspect() : "");
-  const std::string message = value ? "" : value.error().message();
+  std::string message = value ? "" : value.error().message();
   EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   return message;
 }

@@ -17,7 +17,11 @@
 namespace {
 
 volatile sig_atomic_t stopping = 0;
-std::vector<std::string>* kept = nullptr;
+// What was leaked stays to the end.
+std::vector<std::string>& kept() {
+  static std::vector<std::string> all;
+  return all;
+}
 
 // A message over a connection of its own.
 void tell(const std::string& message) {
@@ -57,16 +61,18 @@ extern "C" [[gnu::noinline]] void hang_for_ever() {
 
 namespace {
 
+int number_of(const char* text) { return static_cast<int>(std::strtol(text, nullptr, 10)); }
+
 void act(const std::string& path) {
   const std::size_t slash = path.find('/', 1);
   const std::string verb = path.substr(1, slash == std::string::npos ? slash : slash - 1);
-  const int argument = slash == std::string::npos ? 0 : std::atoi(path.c_str() + slash + 1);
+  const int argument = slash == std::string::npos ? 0 : number_of(path.c_str() + slash + 1);
   if (verb == "hang") {
     hang_for_ever();
   } else if (verb == "sleep") {
     sleep(static_cast<unsigned>(argument));
   } else if (verb == "leak") {
-    kept->emplace_back(std::size_t(argument) << 20U, 'x');
+    kept().emplace_back(std::size_t(argument) << 20U, 'x');
   } else if (verb == "fork") {
     if (fork() == 0) {
       std::signal(SIGUSR2, SIG_IGN);
@@ -105,14 +111,12 @@ void serve(int listener, int count) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<std::string> leaked;
-  kept = &leaked;
   std::signal(SIGPIPE, SIG_IGN);
   int interval = 0;
   bool ignore = false;
   for (int i = 1; i < argc; ++i) {
     ignore = ignore || std::strcmp(argv[i], "ignore") == 0;
-    interval = std::atoi(argv[i]) > 0 ? std::atoi(argv[i]) : interval;
+    interval = number_of(argv[i]) > 0 ? number_of(argv[i]) : interval;
   }
   struct sigaction action {};
   action.sa_handler = [](int) { stopping = 1; };
@@ -121,7 +125,7 @@ int main(int argc, char** argv) {
   }
   sigaction(SIGUSR2, &action, nullptr);
   const char* fd = std::getenv("EINHORN_FD_0");
-  const int listener = fd != nullptr ? std::atoi(fd) : 0;
+  const int listener = fd != nullptr ? number_of(fd) : 0;
   // Another worker may be faster: nobody waits in accept.
   fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK);
   tell(of_me("worker:ack") + "}");

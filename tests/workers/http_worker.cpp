@@ -113,11 +113,11 @@ int to_int(const std::string& text) {
 }
 
 int signal_number(const std::string& name) {
-  static const std::map<std::string, int> known{
+  static const std::map<std::string, int> kKnown{
       {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"TERM", SIGTERM},  {"INT", SIGINT},
       {"HUP", SIGHUP},   {"QUIT", SIGQUIT}, {"WINCH", SIGWINCH}};
-  auto found = known.find(name);
-  if (found == known.end()) refuse("no such signal: " + name);
+  auto found = kKnown.find(name);
+  if (found == kKnown.end()) refuse("no such signal: " + name);
   return found->second;
 }
 
@@ -127,14 +127,14 @@ std::string signal_name(int number) {
 }
 
 void parse_on(const std::string& value, Options& options) {
-  static const std::map<std::string, SignalAction> known{{"drain", SignalAction::kDrain},
-                                                         {"kill", SignalAction::kKill},
-                                                         {"note", SignalAction::kNote},
-                                                         {"exit", SignalAction::kExit}};
+  static const std::map<std::string, SignalAction> kKnown{{"drain", SignalAction::kDrain},
+                                                          {"kill", SignalAction::kKill},
+                                                          {"note", SignalAction::kNote},
+                                                          {"exit", SignalAction::kExit}};
   auto colon = value.find(':');
   if (colon == std::string::npos) refuse("--on=SIG:ACTION, not " + value);
-  auto action = known.find(value.substr(colon + 1));
-  if (action == known.end()) refuse("no such action: " + value);
+  auto action = kKnown.find(value.substr(colon + 1));
+  if (action == kKnown.end()) refuse("no such action: " + value);
   options.on[signal_number(value.substr(0, colon))] = action->second;
 }
 

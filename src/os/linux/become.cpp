@@ -125,7 +125,7 @@ Error become(const Becoming& becoming, pid_t master, int control, MasterIs& left
   std::vector<std::string> environment = becoming.environment;
   std::vector<char*> argv = c_strings(arguments);
   std::vector<char*> envp = c_strings(environment);
-  const Error stopping = make_error("exec " + arguments[0], "a signal says to stop");
+  Error stopping = make_error("exec " + arguments[0], "a signal says to stop");
   if (told_to_stop()) {
     return stopping;
   }

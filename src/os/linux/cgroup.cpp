@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <charconv>
 
+#include "base/numbers.h"
 #include "os/linux/retry.h"
 #include "os/unique_fd.h"
 
@@ -240,9 +241,7 @@ std::optional<std::uint64_t> parse_oom_kills(std::string_view text) {
   constexpr std::string_view kKey = "oom_kill ";
   for (const std::string_view line : split(text, '\n')) {
     if (line.starts_with(kKey)) {
-      std::uint64_t count = 0;
-      std::from_chars(line.data() + kKey.size(), line.data() + line.size(), count);
-      return count;
+      return number_of(line.substr(kKey.size()));
     }
   }
   return std::nullopt;

@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <string_view>
 
+#include "base/numbers.h"
 #include "os/linux/retry.h"
 #include "os/unique_fd.h"
 
@@ -41,10 +41,8 @@ std::string_view next_word(std::string_view& text) {
 }
 
 std::optional<double> number(std::string_view word) {
-  double value = 0;
-  const auto [end, failed] = std::from_chars(word.data(), word.data() + word.size(), value);
-  const bool whole = failed == std::errc{} && end == word.data() + word.size();
-  return whole && value > 0 ? std::optional(value) : std::nullopt;
+  const auto value = whole_number<double>(word);
+  return value && *value > 0 ? value : std::nullopt;
 }
 
 // Of one cgroup's folder; none: it has no quota.

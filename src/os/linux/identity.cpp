@@ -11,9 +11,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <filesystem>
 
+#include "base/numbers.h"
 #include "os/linux/retry.h"
 #include "os/unique_fd.h"
 
@@ -68,13 +68,6 @@ static_assert(kCapabilities[CAP_NET_BIND_SERVICE] == "net_bind_service");
 static_assert(kCapabilities[CAP_SYS_RESOURCE] == "sys_resource");
 static_assert(kCapabilities[CAP_BPF] == "bpf");
 
-std::optional<std::uint32_t> as_number(std::string_view text) {
-  std::uint32_t number = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const bool whole = failed == std::errc{} && end == text.data() + text.size() && !text.empty();
-  return whole ? std::optional(number) : std::nullopt;
-}
-
 Error wrong(std::string_view text, const std::string& why) {
   return make_error("", "\"" + std::string(text) + "\" " + why);
 }
@@ -86,10 +79,7 @@ std::vector<Pid> threads_of(Pid pid) {
   const std::string path = "/proc/" + std::to_string(pid) + "/task";
   for (auto at = std::filesystem::directory_iterator(path, gone);
        !gone && at != std::filesystem::directory_iterator(); at.increment(gone)) {
-    const std::string name = at->path().filename().string();
-    Pid thread = 0;
-    std::from_chars(name.data(), name.data() + name.size(), thread);
-    threads.push_back(thread);
+    threads.push_back(number_of<Pid>(at->path().filename().native()));
   }
   return threads;
 }
@@ -97,7 +87,7 @@ std::vector<Pid> threads_of(Pid pid) {
 }  // namespace
 
 Result<User> find_user(const std::string& name) {
-  const std::optional<std::uint32_t> number = as_number(name);
+  const std::optional<std::uint32_t> number = whole_number<std::uint32_t>(name);
   const passwd* entry = number ? getpwuid(*number) : getpwnam(name.c_str());
   if (entry != nullptr) {
     return User{entry->pw_uid, entry->pw_gid, entry->pw_name, entry->pw_dir};
@@ -109,7 +99,7 @@ Result<User> find_user(const std::string& name) {
 }
 
 Result<std::uint32_t> find_group(const std::string& name) {
-  if (const std::optional<std::uint32_t> number = as_number(name)) {
+  if (const std::optional<std::uint32_t> number = whole_number<std::uint32_t>(name)) {
     return *number;
   }
   if (const group* entry = getgrnam(name.c_str())) {
@@ -168,7 +158,7 @@ Result<int> parse_io_priority(std::string_view text) {
                                                    : 0;
   std::uint32_t level = class_number == 3 ? 0 : 4;
   if (colon != std::string_view::npos) {
-    const std::optional<std::uint32_t> given = as_number(text.substr(colon + 1));
+    const std::optional<std::uint32_t> given = whole_number<std::uint32_t>(text.substr(colon + 1));
     if (!given || *given > 7 || class_number == 3) {
       return wrong(text, std::string(kAllowed));
     }
@@ -187,9 +177,9 @@ Result<std::vector<std::uint32_t>> parse_cpu_list(std::string_view text) {
     const std::size_t end = std::min(rest.find(','), rest.size());
     const std::string_view part = rest.substr(0, end);
     const std::size_t dash = part.find('-');
-    const std::optional<std::uint32_t> first = as_number(part.substr(0, dash));
+    const std::optional<std::uint32_t> first = whole_number<std::uint32_t>(part.substr(0, dash));
     const std::optional<std::uint32_t> last =
-        dash == std::string_view::npos ? first : as_number(part.substr(dash + 1));
+        dash == std::string_view::npos ? first : whole_number<std::uint32_t>(part.substr(dash + 1));
     if (!first || !last || *last < *first || *last >= kMostCpus) {
       return wrong(text, "is no list of CPUs (allowed: as 0-3,8)");
     }

@@ -100,10 +100,10 @@ std::string refused_looks(pid_t child, int its_descriptor, const void* its_memor
 const sock_fprog* intercept_filter(bool allow_io_uring) {
   static auto strict = kFilter<false>;
   static auto lenient = kFilter<true>;
-  static const sock_fprog strict_program{static_cast<unsigned short>(strict.size()), strict.data()};
-  static const sock_fprog lenient_program{static_cast<unsigned short>(lenient.size()),
+  static const sock_fprog kStrictProgram{static_cast<unsigned short>(strict.size()), strict.data()};
+  static const sock_fprog kLenientProgram{static_cast<unsigned short>(lenient.size()),
                                           lenient.data()};
-  return allow_io_uring ? &lenient_program : &strict_program;
+  return allow_io_uring ? &kLenientProgram : &kStrictProgram;
 }
 
 int install_intercept_filter(const sock_fprog* filter, bool* no_new_privs) {

@@ -10,11 +10,11 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstddef>
 #include <optional>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "os/linux/listeners_internal.h"
 
 namespace einhorn::os {
@@ -119,18 +119,7 @@ Status read_bound_address(Listener& listener, bool datagram) {
 
 }  // namespace listeners
 
-namespace {
-
-std::optional<std::int64_t> parse_decimal(std::string_view text) {
-  std::int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || end != text.data() + text.size()) {
-    return std::nullopt;
-  }
-  return number;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 Result<InheritedSockets> read_inherited_sockets(const char* (*lookup)(const char*),
                                                 std::int32_t own_pid) {
@@ -138,10 +127,10 @@ Result<InheritedSockets> read_inherited_sockets(const char* (*lookup)(const char
   InheritedSockets inherited;
   const char* pid = lookup("LISTEN_PID");
   const char* count_text = lookup("LISTEN_FDS");
-  if (pid == nullptr || count_text == nullptr || parse_decimal(pid) != own_pid) {
+  if (pid == nullptr || count_text == nullptr || whole_number<std::int64_t>(pid) != own_pid) {
     return inherited;
   }
-  const auto count = parse_decimal(count_text);
+  const auto count = whole_number<std::int64_t>(count_text);
   const std::string operation = "LISTEN_FDS=" + std::string(count_text);
   if (!count || *count < 0) {
     return make_error(operation, "must be a number of descriptors");

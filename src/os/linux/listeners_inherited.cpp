@@ -6,8 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 
+#include "base/numbers.h"
 #include "os/linux/listeners_internal.h"
 
 namespace einhorn::os::listeners {
@@ -32,18 +32,15 @@ std::string name_list(const InheritedSockets& inherited) {
 Result<std::vector<HandedIn>> find_descriptors(const BindSpec& spec,
                                                const InheritedSockets& inherited) {
   std::vector<HandedIn> found;
-  int number = -1;
-  const char* end = spec.host.data() + spec.host.size();
-  const auto [stop, error] = std::from_chars(spec.host.data(), end, number);
-  const bool by_number = error == std::errc{} && stop == end;
+  const auto number = whole_number<int>(spec.host);
   for (std::size_t i = 0; i < inherited.fds.size(); ++i) {
     const std::string name = i < inherited.names.size() ? inherited.names[i] : std::string{};
-    if (by_number ? inherited.fds[i] == number : name == spec.host) {
+    if (number ? inherited.fds[i] == *number : name == spec.host) {
       found.push_back({inherited.fds[i], name});
     }
   }
-  if (found.empty() && by_number) {
-    found.push_back({number, ""});  // whoever started us may simply have left it open
+  if (found.empty() && number) {
+    found.push_back({*number, ""});  // whoever started us may simply have left it open
   }
   if (found.empty()) {
     const std::string names = name_list(inherited);

@@ -8,11 +8,11 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstddef>
 #include <cstring>
 #include <optional>
 
+#include "base/numbers.h"
 #include "os/linux/listeners_internal.h"
 
 namespace einhorn::os::listeners {
@@ -47,14 +47,9 @@ Address address_of(const BindSpec& spec) {
 }
 
 std::optional<std::uint32_t> parse_id(const std::string& text) {
-  std::uint32_t id = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, id);
+  const auto id = whole_number<std::uint32_t>(text);
   // The last one means "leave it" to chown.
-  if (error != std::errc{} || stop != end || id == UINT32_MAX) {
-    return std::nullopt;
-  }
-  return id;
+  return id != UINT32_MAX ? id : std::nullopt;
 }
 
 // The shape of getpwnam_r and getgrnam_r: the buffer grows until the entry fits.

@@ -9,11 +9,11 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstdio>
 #include <memory>
 #include <string_view>
 
+#include "base/numbers.h"
 #include "os/linux/linux_kernel.h"
 #include "os/linux/retry.h"
 
@@ -48,11 +48,7 @@ std::uint64_t next_number(std::string_view& text, int skip = 0) {
       text.remove_prefix(std::min(text.find(' '), text.size()));
     }
   }
-  std::uint64_t number = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
-  static_cast<void>(failed);
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  return number;
+  return take_number<std::uint64_t>(text).value_or(0);
 }
 
 std::uint64_t page_bytes() { return static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)); }

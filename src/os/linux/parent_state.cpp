@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "base/numbers.h"
 #include "os/linux/retry.h"
 #include "os/unique_fd.h"
 
@@ -81,7 +82,7 @@ std::optional<std::string> look_through(const std::string& folder) {
   std::optional<std::string> found;
   while (const dirent* entry = readdir(directory)) {
     const std::string path = folder + "/" + entry->d_name;
-    if (std::atoi(entry->d_name) < 3 || !link_of(path).starts_with("pipe:")) {
+    if (number_of<int>(entry->d_name) < 3 || !link_of(path).starts_with("pipe:")) {
       continue;
     }
     const UniqueFd pipe(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

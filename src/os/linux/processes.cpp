@@ -10,11 +10,11 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 
+#include "base/numbers.h"
 #include "os/linux/linux_kernel.h"
 #include "os/linux/retry.h"
 
@@ -43,9 +43,7 @@ std::int64_t number_at(std::string_view text, int index) {
     }
     text.remove_prefix(space + 1);
   }
-  std::int64_t number = 0;
-  std::from_chars(text.data(), text.data() + text.size(), number);
-  return number;
+  return number_of<std::int64_t>(text);
 }
 
 // Without "/./", for people to read.
@@ -127,15 +125,10 @@ bool LinuxKernel::runs_as(Pid pid, std::uint32_t uid) {
   ids = ids.substr(0, ids.find('\n'));
   while (!ids.empty()) {
     ids.remove_prefix(1);  // the tab before each
-    std::uint32_t id = 0;
-    const auto [end, failed] = std::from_chars(ids.data(), ids.data() + ids.size(), id);
-    if (failed != std::errc{}) {
-      return false;
+    const auto id = take_number<std::uint32_t>(ids);
+    if (!id || *id == uid) {
+      return id.has_value();
     }
-    if (id == uid) {
-      return true;
-    }
-    ids.remove_prefix(static_cast<std::size_t>(end - ids.data()));
   }
   return false;
 }
@@ -182,11 +175,8 @@ std::optional<MemoryShares> LinuxKernel::shares_of(Pid pid) {
       return 0;
     }
     const std::size_t digits = text.find_first_of("0123456789", at + name.size());
-    std::uint64_t value = 0;
-    if (digits != std::string::npos) {
-      std::from_chars(text.data() + digits, text.data() + text.size(), value);
-    }
-    return value * 1024;
+    return digits != std::string::npos ? number_of(std::string_view(text).substr(digits)) * 1024
+                                       : 0;
   };
   return MemoryShares{kilobytes("\nPrivate_Clean:") + kilobytes("\nPrivate_Dirty:"),
                       kilobytes("\nShared_Clean:") + kilobytes("\nShared_Dirty:")};

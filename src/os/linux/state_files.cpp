@@ -15,12 +15,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "os/descriptors.h"
 #include "os/identity.h"
 #include "os/linux/retry.h"
@@ -270,7 +270,7 @@ std::vector<std::int32_t> inherited_descriptors() {
     return found;
   }
   while (const dirent* entry = readdir(directory)) {
-    const int fd = std::atoi(entry->d_name);
+    const int fd = number_of<int>(entry->d_name);
     if (fd >= 3 && fd != dirfd(directory)) {
       const int flags = fcntl(fd, F_GETFD);
       if (flags >= 0 && (flags & FD_CLOEXEC) == 0) {
