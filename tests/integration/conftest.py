@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import Load, Pool, descendants, programs  # noqa: E402
 from harness import processes  # noqa: E402
+from harness.migration import make_ruby  # noqa: E402, F401
 from harness.shell import directory, make_master, shell, terminal  # noqa: E402, F401
 from harness.stranger import shared_directory  # noqa: E402, F401
 
