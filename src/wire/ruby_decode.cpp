@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <ranges>
 #include <type_traits>
 
 #include "base/limits.h"
@@ -86,11 +87,10 @@ class Decoder {
  private:
   const Value* look_up(const char* name) {
     known_.emplace_back(name);
-    for (auto member = map_.rbegin(); member != map_.rend(); ++member) {
-      const bool named =
-          member->first.as_symbol() != nullptr || member->first.as_string() != nullptr;
-      if (named && key_name(member->first) == name) {
-        return &member->second;
+    for (const auto& [key, value] : std::views::reverse(map_)) {
+      const bool named = key.as_symbol() != nullptr || key.as_string() != nullptr;
+      if (named && key_name(key) == name) {
+        return &value;
       }
     }
     return nullptr;

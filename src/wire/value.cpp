@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <ranges>
 #include <type_traits>
 
 #include "wire/text.h"
@@ -116,14 +117,14 @@ const Value* Value::find(std::string_view key) const {
     return nullptr;
   }
   const Value* under_symbol = nullptr;
-  for (auto member = map->rbegin(); member != map->rend(); ++member) {
-    const std::string* name = member->first.as_string();
+  for (const auto& [given, value] : std::views::reverse(*map)) {
+    const std::string* name = given.as_string();
     if (name != nullptr && *name == key) {
-      return &member->second;
+      return &value;
     }
-    const Symbol* symbol = member->first.as_symbol();
+    const Symbol* symbol = given.as_symbol();
     if (under_symbol == nullptr && symbol != nullptr && symbol->name == key) {
-      under_symbol = &member->second;
+      under_symbol = &value;
     }
   }
   return under_symbol;
