@@ -66,6 +66,7 @@ Status take_duration(Duration& into, std::string_view option, const std::string&
 }
 
 struct Row {
+  char letter;  // 0: none
   std::string_view name;
   std::string_view value;  // "" none
   std::string_view help;   // lines, separated by \n
@@ -76,35 +77,35 @@ constexpr Duration kDay = std::chrono::hours{24};
 
 const std::vector<Row>& table() {
   static const std::vector<Row> kTable = {
-      {"--all", "", "Every master in the directory for temporary files",
+      {0, "--all", "", "Every master in the directory for temporary files",
        [](AgentOptions& options, const std::string&) -> Status {
          options.wanted.directories.emplace_back("");
          return Ok{};
        }},
-      {"--directory", "DIR", "Every master in DIR; may be said more than once",
+      {0, "--directory", "DIR", "Every master in DIR; may be said more than once",
        [](AgentOptions& options, const std::string& value) -> Status {
          options.wanted.directories.push_back(value);
          return Ok{};
        }},
-      {"--socket-path", "PATH", "The master with this command socket; more than once",
+      {'d', "--socket-path", "PATH", "The master with this command socket; more than once",
        [](AgentOptions& options, const std::string& value) -> Status {
          options.wanted.paths.push_back(value);
          return Ok{};
        }},
-      {"--listen", "ADDR",
+      {0, "--listen", "ADDR",
        "Where to listen for HTTP (default: 127.0.0.1:9100):\nHOST:PORT, [IPV6]:PORT or unix:PATH",
        [](AgentOptions& options, const std::string& value) -> Status {
          options.listen = value;
          options.listen_given = true;
          return Ok{};
        }},
-      {"--host", "NAME",
+      {0, "--host", "NAME",
        "A name under which the page is asked for, besides addresses\nand localhost",
        [](AgentOptions& options, const std::string& value) -> Status {
          options.hosts.push_back(value);
          return Ok{};
        }},
-      {"--sample", "SECONDS", "Between samples of memory, CPU and queues (default: 5; 0: none)",
+      {0, "--sample", "SECONDS", "Between samples of memory, CPU and queues (default: 5; 0: none)",
        [](AgentOptions& options, const std::string& value) -> Status {
          const std::optional<double> seconds = as_number(value);
          if (!seconds || (*seconds != 0 && *seconds < 0.1) || *seconds > 3600) {
@@ -113,39 +114,41 @@ const std::vector<Row>& table() {
          options.sample_interval = from_seconds(*seconds);
          return Ok{};
        }},
-      {"--allow-control", "", "Buttons that upgrade, roll back, scale and stop; needs --token-file",
+      {0, "--allow-control", "",
+       "Buttons that upgrade, roll back, scale and stop; needs\n--token-file",
        [](AgentOptions& options, const std::string&) -> Status {
          options.allow_control = true;
          return Ok{};
        }},
-      {"--token-file", "FILE", "The token that such requests must have; only its owner may read it",
+      {0, "--token-file", "FILE",
+       "The token that such requests must have; only its owner\nmay read it",
        [](AgentOptions& options, const std::string& value) -> Status {
          options.token_file = value;
          return Ok{};
        }},
-      {"--healthy-min", "PERCENT",
+      {0, "--healthy-min", "PERCENT",
        "/healthcheck says 200 if so many workers are ready (default: 50%)",
        [](AgentOptions& options, const std::string& value) {
          return take_percent(options.health.least_percent, "--healthy-min", value);
        }},
-      {"--agent-check", "ADDR[,POOL]", "Answers HAProxy's agent-check there: up N%, drain, down",
+      {0, "--agent-check", "ADDR[,POOL]", "Answers HAProxy's agent-check there: up N%, drain, down",
        [](AgentOptions& options, const std::string& value) -> Status {
          const std::size_t comma = std::min(value.find(','), value.size());
          options.agent_check = value.substr(0, comma);
          options.agent_check_pool = value.substr(std::min(comma + 1, value.size()));
          return Ok{};
        }},
-      {"--drain", "SECONDS", "After TERM: say so long that we drain, then leave (default: 0)",
+      {0, "--drain", "SECONDS", "After TERM: say so long that we drain, then leave (default: 0)",
        [](AgentOptions& options, const std::string& value) {
          return take_duration(options.drain, "--drain", value, Duration{0}, kDay,
                               "it must be from 0 seconds to a day");
        }},
-      {"--statsd", "ADDR", "Sends StatsD metrics to HOST:PORT or unix:PATH",
+      {0, "--statsd", "ADDR", "Sends StatsD metrics to HOST:PORT or unix:PATH",
        [](AgentOptions& options, const std::string& value) -> Status {
          options.statsd.address = value;
          return Ok{};
        }},
-      {"--statsd-prefix", "TEXT", "In front of every name (default: einhorn)",
+      {0, "--statsd-prefix", "TEXT", "In front of every name (default: einhorn)",
        [](AgentOptions& options, const std::string& value) -> Status {
          if (value.empty() || value.find_first_of(":|@#,\n ") != std::string::npos) {
            return wrong("--statsd-prefix", value, "it must be a name without : | @ # , or spaces");
@@ -153,18 +156,18 @@ const std::vector<Row>& table() {
          options.statsd.prefix = value;
          return Ok{};
        }},
-      {"--statsd-interval", "SECONDS", "Between gauges (default: 10)",
+      {0, "--statsd-interval", "SECONDS", "Between gauges (default: 10)",
        [](AgentOptions& options, const std::string& value) {
          return take_duration(options.statsd.interval, "--statsd-interval", value,
                               std::chrono::milliseconds{100}, kDay,
                               "it must be from 0.1 seconds to a day");
        }},
-      {"--dogstatsd", "", "With tags, as DogStatsD and Veneur understand them",
+      {0, "--dogstatsd", "", "With tags, as DogStatsD and Veneur understand them",
        [](AgentOptions& options, const std::string&) -> Status {
          options.statsd.dog = true;
          return Ok{};
        }},
-      {"--statsd-tag", "NAME:VALUE", "A tag on every metric; more than once; needs --dogstatsd",
+      {0, "--statsd-tag", "NAME:VALUE", "A tag on every metric; more than once; needs --dogstatsd",
        [](AgentOptions& options, const std::string& value) -> Status {
          if (value.empty() || value.find_first_of("|,#\n") != std::string::npos) {
            return wrong("--statsd-tag", value, "it must be NAME:VALUE, without | , or #");
@@ -172,7 +175,7 @@ const std::vector<Row>& table() {
          options.statsd.tags.push_back(value);
          return Ok{};
        }},
-      {"--history", "WHERE",
+      {0, "--history", "WHERE",
        "Keeps events and samples in this SQLite file, or in PostgreSQL:\n"
        "postgresql://USER@HOST/DATABASE",
        [](AgentOptions& options, const std::string& value) -> Status {
@@ -182,21 +185,21 @@ const std::vector<Row>& table() {
          options.history = value;
          return Ok{};
        }},
-      {"--history-age", "TIME", "What is older goes: 30d (default), 12h",
+      {0, "--history-age", "TIME", "What is older goes: 30d (default), 12h",
        [](AgentOptions& options, const std::string& value) {
          return take_duration(options.keep_age, "--history-age", value, std::chrono::minutes{1},
                               kDay * 3660, "it must be from 1m to ten years: 12h, 30d");
        }},
-      {"--history-size", "BYTES", "The oldest goes when the file is larger: 1G (default), 500M",
+      {0, "--history-size", "BYTES", "The oldest goes when the file is larger: 1G (default), 500M",
        [](AgentOptions& options, const std::string& value) {
          return take_bytes(options.keep_bytes, "--history-size", value);
        }},
-      {"--help", "", "This text",
+      {'h', "--help", "", "This text",
        [](AgentOptions& options, const std::string&) -> Status {
          options.mode = Mode::kUsage;
          return Ok{};
        }},
-      {"--version", "", "The version",
+      {0, "--version", "", "The version",
        [](AgentOptions& options, const std::string&) -> Status {
          options.mode = Mode::kVersion;
          return Ok{};
@@ -206,13 +209,9 @@ const std::vector<Row>& table() {
 }
 
 const Row* find(std::string_view name) {
-  if (name == "-h") {
-    name = "--help";
-  } else if (name == "-d") {
-    name = "--socket-path";
-  }
   for (const Row& row : table()) {
-    if (row.name == name) {
+    const bool short_form = name.size() == 2 && row.letter != 0 && name[1] == row.letter;
+    if (short_form || row.name == name) {
       return &row;
     }
   }
@@ -390,9 +389,10 @@ std::string usage_text() {
       "was\n"
       "started (-c NAME), or by its command socket; without a name it is einhorn.sock.\n"
       "\n";
-  constexpr std::size_t kColumn = 32;
+  constexpr std::size_t kColumn = 36;
   for (const Row& row : table()) {
-    std::string line = "    " + std::string(row.name);
+    std::string line = row.letter != 0 ? "    -" + std::string(1, row.letter) + ", " : "        ";
+    line += row.name;
     if (!row.value.empty()) {
       line += " " + std::string(row.value);
     }

@@ -209,7 +209,7 @@ bool waits_for(pid_t process, std::uint64_t inode) {
     const std::string text = read_file(task_path(task, "syscall"));  // 288 0x3 0x7ffd3c5a ...
     constexpr std::string_view kHexadecimal = " 0x";
     std::string_view call = text;
-    const auto number = take_number<long>(call);
+    const long number = take_number<long>(call).value_or(-1);
     if ((number != SYS_accept && number != SYS_accept4) || !call.starts_with(kHexadecimal)) {
       return false;
     }

@@ -300,7 +300,7 @@ void Driver::step(const Event& event) {
 void Driver::carry_out(const Action& action) {
   const auto* hook = std::get_if<RunHook>(&action);
   if (hook != nullptr && !hold_hooks) {
-    events_.push_back(event::HookEnded{hook->worker});
+    events_.emplace_back(event::HookEnded{hook->worker});
   }
   const auto* spawn = std::get_if<Spawn>(&action);
   if (spawn == nullptr) {
