@@ -2,7 +2,6 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <ranges>
 #include <type_traits>
 
 #include "base/limits.h"
@@ -87,13 +86,11 @@ class Decoder {
  private:
   const Value* look_up(const char* name) {
     known_.emplace_back(name);
-    for (const auto& [key, value] : std::views::reverse(map_)) {
-      const bool named = key.as_symbol() != nullptr || key.as_string() != nullptr;
-      if (named && key_name(key) == name) {
-        return &value;
-      }
-    }
-    return nullptr;
+    const auto found = std::find_if(map_.rbegin(), map_.rend(), [name](const auto& member) {
+      const Value& key = member.first;
+      return (key.as_symbol() != nullptr || key.as_string() != nullptr) && key_name(key) == name;
+    });
+    return found != map_.rend() ? &found->second : nullptr;
   }
 
   template <typename T>

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <ranges>
 #include <type_traits>
 
 #include "wire/text.h"
@@ -116,18 +115,19 @@ const Value* Value::find(std::string_view key) const {
   if (map == nullptr) {
     return nullptr;
   }
-  const Value* under_symbol = nullptr;
-  for (const auto& [given, value] : std::views::reverse(*map)) {
+  const auto last = [map](const auto& is_named) -> const Value* {
+    const auto found = std::find_if(map->rbegin(), map->rend(),
+                                    [&](const auto& member) { return is_named(member.first); });
+    return found != map->rend() ? &found->second : nullptr;
+  };
+  const Value* under_string = last([key](const Value& given) {
     const std::string* name = given.as_string();
-    if (name != nullptr && *name == key) {
-      return &value;
-    }
+    return name != nullptr && *name == key;
+  });
+  return under_string != nullptr ? under_string : last([key](const Value& given) {
     const Symbol* symbol = given.as_symbol();
-    if (under_symbol == nullptr && symbol != nullptr && symbol->name == key) {
-      under_symbol = &value;
-    }
-  }
-  return under_symbol;
+    return symbol != nullptr && symbol->name == key;
+  });
 }
 
 std::string_view Value::ruby_class() const { return std::visit(ClassName{}, storage_); }
