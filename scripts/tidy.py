@@ -56,6 +56,16 @@ def compilations(build_dir, pattern):
     return groups
 
 
+def digest_of(paths):
+    """Of what is in the files; "" if one of them is gone."""
+    digest = hashlib.sha256()
+    for path in sorted({str(path) for path in paths}):
+        if not os.path.exists(path):
+            return ""
+        digest.update(pathlib.Path(path).read_bytes())
+    return digest.hexdigest()
+
+
 class Unit:
     """Some sources, the file that includes them, and what that depends on."""
 
@@ -67,30 +77,42 @@ class Unit:
         self.file.write_text("".join(f'#include "{source}"\n' for source in sources))
         self.depends = directory / f"{name}.d"
         self.clean = directory / f"{name}.clean"
+        self.apart = directory / f"{name}.apart"
 
     def in_the_way(self):
         """The sources in which the compiler finds an error; empty if all of them go together."""
+        if self.was_clean():
+            return []
+        sources = digest_of(self.sources)
+        if self.apart.exists():
+            known = json.loads(self.apart.read_text())
+            if known["sources"] == sources:
+                return [source for source in self.sources if str(source) in known["named"]]
+        compiler = "clang" if self.file.suffix == ".c" else "clang++"
         run = subprocess.run(
-            ["clang" if self.file.suffix == ".c" else "clang++", "-fsyntax-only", "-MMD", "-MF", self.depends, "-ferror-limit=0", *self.flags, self.file],
+            [compiler, "-fsyntax-only", "-MMD", "-MF", self.depends, "-ferror-limit=0", *self.flags, self.file],
             capture_output=True, text=True, check=False)
         named = set(re.findall(r"^([^:\n]+):\d+:\d+: (?:fatal )?error: ", run.stderr, re.MULTILINE))
         found = [source for source in self.sources if str(source) in named]
         if run.returncode != 0 and not found:
             raise SystemExit(f"tidy.py: {self.file} does not compile:\n{run.stderr}")
+        if found and found[0] != self.sources[0]:
+            self.apart.write_text(json.dumps({"sources": sources, "named": sorted(named)}))
         return found
 
     def state(self):
-        """A digest of all that the outcome depends on."""
-        digest = hashlib.sha256()
+        """A digest of all that the outcome depends on; "" if that is not known, or not there any more."""
+        if not self.depends.exists():
+            return ""
         words = self.depends.read_text().replace("\\\n", " ").split(":", 1)[1].split()
-        for path in sorted({*words, str(ROOT / ".clang-tidy"), __file__}):
-            digest.update(pathlib.Path(path).read_bytes())
-        return digest.hexdigest()
+        return digest_of([*words, ROOT / ".clang-tidy"])
+
+    def was_clean(self):
+        return self.clean.exists() and self.clean.read_text() == self.state() != ""
 
     def findings(self):
         """The findings, a line each; none if the unit is as it was when it was clean."""
-        state = self.state()
-        if self.clean.exists() and self.clean.read_text() == state:
+        if self.was_clean():
             return []
         run = subprocess.run(
             ["clang-tidy", "-quiet", f"--config-file={ROOT / '.clang-tidy'}",
@@ -98,7 +120,7 @@ class Unit:
             capture_output=True, text=True, check=False, cwd=ROOT)
         lines = re.findall(r"^.*: (?:error|warning): .*$", run.stdout, re.MULTILINE)
         if run.returncode == 0 and not lines:
-            self.clean.write_text(state)
+            self.clean.write_text(self.state())
         elif not lines:
             lines = [f"{self.file}: clang-tidy ended with {run.returncode}: {run.stderr.strip()[-500:]}"]
         return [line.replace(f"{ROOT}/", "") for line in lines]
@@ -119,7 +141,6 @@ def units(directory, group, sources, size):
                 raise SystemExit(f"tidy.py: {taken[0]} does not compile with clang")
             taken = [source for source in taken if source not in others]
             waiting = others + waiting
-            unit.file.unlink()
             unit = Unit(directory, taken, suffix, flags)
         yield unit
 
