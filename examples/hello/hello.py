@@ -36,15 +36,14 @@ class Stop:
         self.reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self.requested = False
+        # Python's handlers run between two instructions of the main thread. This writes at once, so a
+        # signal that comes just before a wait ends it.
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number, frame):
         self.requested = True
-        try:
-            self._writer.send(b"x")
-        except BlockingIOError:
-            pass  # somebody is about to read it anyway
 
 
 def read_version():

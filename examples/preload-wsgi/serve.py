@@ -55,5 +55,6 @@ def einhorn_main():
         thread.start()
     einhorn.ack()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(0.5)  # not for ever: Python's handlers run between two instructions of this thread
 

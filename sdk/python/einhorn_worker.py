@@ -19,6 +19,7 @@ import os
 import selectors
 import signal
 import socket
+import threading
 from typing import Callable, Iterator, List, Optional, Union
 
 __version__ = "0.1.0"
@@ -237,9 +238,35 @@ def status(text: str) -> bool:
 
 # --- leaving --------------------------------------------------------------------------------------
 
-# A signal may come between a look at a flag and a wait; a byte in a pipe can't be missed.
+# A signal may come between a look at a flag and a wait, or to another thread; a byte in a pipe can't be
+# missed. The first pipe has one when a stop was asked for, for every thread. But Python runs handlers
+# between two instructions of the main thread, so that has to be awake: what comes while it is about to
+# wait writes to the second one at once, whatever signal it is.
 _stop_reader, _stop_writer = -1, -1
+_wakeup_reader, _wakeup_writer = -1, -1
 _stopping = False
+
+
+def _open_pipes():
+    global _stop_reader, _stop_writer, _wakeup_reader, _wakeup_writer
+    old = _wakeup_writer
+    _stop_reader, _stop_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _wakeup_reader, _wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = signal.set_wakeup_fd(_wakeup_writer, warn_on_full_buffer=False)
+    if before not in (-1, old):
+        signal.set_wakeup_fd(before)  # asyncio's: its loop waits and wakes by that
+
+
+def _after_fork():
+    """What the child is told must not wake its parent, nor the other way round."""
+    if _stop_reader >= 0:
+        old = (_stop_reader, _stop_writer, _wakeup_reader, _wakeup_writer)
+        _open_pipes()
+        for number in old:
+            os.close(number)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def on_stop(callback: Optional[Callable[[], None]] = None, *signals: int) -> None:
@@ -249,9 +276,8 @@ def on_stop(callback: Optional[Callable[[], None]] = None, *signals: int) -> Non
     main thread, between two instructions. Call this in the main thread. `stopping()` is true from
     then on, and `connections()` ends.
     """
-    global _stop_reader, _stop_writer
     if _stop_reader < 0:
-        _stop_reader, _stop_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _open_pipes()
 
     def handle(number, frame):
         global _stopping
@@ -278,10 +304,16 @@ def connections(listener: socket.socket) -> Iterator[socket.socket]:
         selector.register(listener, selectors.EVENT_READ)
         if _stop_reader >= 0:
             selector.register(_stop_reader, selectors.EVENT_READ)
+            if threading.current_thread() is threading.main_thread():
+                selector.register(_wakeup_reader, selectors.EVENT_READ)
         while not _stopping:
-            selector.select()
+            ready = {key.fileobj for key, _ in selector.select()}
             if _stopping:
                 return
+            if _wakeup_reader in ready:
+                os.read(_wakeup_reader, 4096)  # the handler runs before the next wait
+            if listener not in ready:
+                continue
             try:
                 connection, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
