@@ -297,20 +297,43 @@ int einhorn_status(const char* text) {
 
 /* A signal may come between a look at a flag and poll(); a byte in a pipe can't be missed. */
 static int stop_pipe[2] = {-1, -1};
+static volatile pid_t
+    stop_owner; /* whose pipe that is: a forked child's signals wake the child alone */
 static volatile sig_atomic_t stopping;
 
 static void on_signal(int number) {
   (void)number;
   int saved = errno;
   stopping = 1;
-  if (write(stop_pipe[1], "x", 1) < 0) {
+  if (stop_owner == getpid() && write(stop_pipe[1], "x", 1) < 0) {
     /* Full: then it is readable, and that is all it is for. */
   }
   errno = saved;
 }
 
+/* This process's pipe; in a forked child another one under the same numbers. */
+static int own_stop_pipe(void) {
+  if (stop_owner == getpid()) {
+    return 0;
+  }
+  int fresh[2];
+  if (pipe2(fresh, O_CLOEXEC | O_NONBLOCK) != 0) {
+    return -1;
+  }
+  if (stop_pipe[0] < 0) {
+    memcpy(stop_pipe, fresh, sizeof fresh);
+  } else {
+    for (int i = 0; i < 2; ++i) {
+      dup3(fresh[i], stop_pipe[i], O_CLOEXEC);
+      close(fresh[i]);
+    }
+  }
+  stop_owner = getpid();
+  return 0;
+}
+
 int einhorn_on_stop(int number) {
-  if (stop_pipe[0] < 0 && pipe2(stop_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
+  if (own_stop_pipe() != 0) {
     return fail("pipe2: %s", strerror(errno));
   }
   struct sigaction action;
@@ -332,14 +355,16 @@ int einhorn_accept(int listener) {
   if (flags >= 0 && (flags & O_NONBLOCK) == 0) {
     fcntl(listener, F_SETFL, flags | O_NONBLOCK);
   }
-  for (;;) {
+  if (stop_pipe[0] >= 0 && own_stop_pipe() != 0) {
+    return fail("pipe2: %s", strerror(errno));
+  }
+  while (!stopping) {
     struct pollfd ready[2] = {{listener, POLLIN, 0}, {stop_pipe[0], POLLIN, 0}};
     if (poll(ready, 2, -1) < 0 && errno != EINTR) {
       return fail("poll: %s", strerror(errno));
     }
     if (stopping) {
-      errno = ECANCELED;
-      return fail("a stop was asked for");
+      break;
     }
     int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     if (connection >= 0) {
@@ -350,4 +375,6 @@ int einhorn_accept(int listener) {
       return fail("accept: %s", strerror(errno));
     }
   }
+  errno = ECANCELED;
+  return fail("a stop was asked for");
 }

@@ -211,6 +211,18 @@ def test_ack_by_notification(start):
     assert not (pool.dir / "web.sock").exists()
 
 
+@pytest.mark.parametrize("library", ["c", "ruby", "python"], indirect=True)
+def test_a_child_that_is_told_to_stop_does_not_wake_its_parent(start):
+    """The parent sleeps on, serves, and leaves when it is told so itself."""
+    pool = start("-m", "manual", "-b", "127.0.0.1:0")
+    (entry,) = pool.wait_ready(1)
+    for _ in range(3):
+        assert ask(pool.address, "/fork")["sent"] is True
+        wait_until(lambda: state_of(entry["pid"]) == "S", what="it never sleeps")
+    assert ask(pool.address)["pid"] == entry["pid"]
+    assert pool.stop(signal.SIGINT) == 0
+
+
 def test_ack_that_can_not_be_sent(start):
     """Nobody listens where the command socket should be: the library says so, the program leaves."""
     pool = start("-m", "manual", "-d", "./s.sock", "--chdir", "/", "-b", "127.0.0.1:0",

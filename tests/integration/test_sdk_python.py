@@ -64,24 +64,6 @@ def test_a_stop_that_does_not_end_the_wait_is_heard(make_pool, tmp_path):
     assert pool.stop(signal.SIGINT) == 0
 
 
-FORKS = """
-import os, select, signal
-import einhorn_worker as einhorn
-
-def bytes_to_read():
-    return len(select.select([einhorn._stop_reader, einhorn._wakeup_reader], [], [], 0)[0])
-
-einhorn.on_stop()
-child = os.fork()
-if child == 0:
-    os.kill(os.getpid(), signal.SIGUSR2)
-    os._exit(0 if einhorn.stopping() and bytes_to_read() == 2 else 1)
-assert os.waitpid(child, 0)[1] == 0, "the child is told"
-assert not einhorn.stopping() and bytes_to_read() == 0, "and its parent is not"
-os.kill(os.getpid(), signal.SIGUSR2)
-assert einhorn.stopping() and bytes_to_read() == 2
-"""
-
 ASYNCIO = """
 import asyncio, signal
 import einhorn_worker as einhorn
@@ -107,10 +89,6 @@ def run(code):
     env = {**os.environ, "PYTHONPATH": LIBRARY}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_child_that_is_told_to_stop_does_not_wake_its_parent():
-    run(FORKS)
 
 
 def test_asyncio_is_woken_by_its_own_descriptor():

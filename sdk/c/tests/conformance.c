@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <einhorn/worker.h>
@@ -72,6 +73,16 @@ static void wait_for_file(const char* file) {
   }
 }
 
+static int child_is_told(void) {
+  pid_t child = fork();
+  if (child == 0) {
+    raise(SIGUSR2);
+    _exit(einhorn_stopping() ? 0 : 1);
+  }
+  int status = -1;
+  return waitpid(child, &status, 0) == child && status == 0;
+}
+
 static int act(char* path) {
   if (strcmp(path, "/ack") == 0) {
     return einhorn_ack(wanted_way());
@@ -81,6 +92,9 @@ static int act(char* path) {
   }
   if (strcmp(path, "/status") == 0) {
     return einhorn_status("warming up");
+  }
+  if (strcmp(path, "/fork") == 0) {
+    return child_is_told();
   }
   if (strncmp(path, "/slow?", 6) == 0) {
     wait_for_file(path + 6);

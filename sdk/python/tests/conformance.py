@@ -3,6 +3,7 @@ tests/integration/sdk/scenario.py."""
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -47,6 +48,14 @@ def wait_for_file(file):
         time.sleep(0.005)
 
 
+def child_is_told():
+    child = os.fork()
+    if child == 0:
+        signal.raise_signal(signal.SIGUSR2)
+        os._exit(0 if einhorn.stopping() else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
 def act(path):
     if path == "/ack":
         return einhorn.ack(os.environ.get("SDK_ACK", "auto"))
@@ -54,6 +63,8 @@ def act(path):
         return einhorn.ping('100%25 "sure"\nü', busy=True, status="serving")
     if path == "/status":
         return einhorn.status("warming up")
+    if path == "/fork":
+        return child_is_told()
     if path.startswith("/slow?"):
         wait_for_file(path[6:])
     return False

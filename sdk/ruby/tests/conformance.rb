@@ -45,11 +45,21 @@ def wait_for_file(file)
   sleep 0.005 until File.exist?(file)
 end
 
+def child_is_told?
+  child = fork do
+    Process.kill(:USR2, Process.pid)
+    sleep 0.001 until Worker.stopping?
+    exit!(0)
+  end
+  Process.wait2(child)[1].success?
+end
+
 def act(path)
   case path
   when "/ack" then ack
   when "/ping" then Worker.ping("100%25 \"sure\"\nü", busy: true, status: "serving")
   when "/status" then Worker.status("warming up")
+  when "/fork" then child_is_told?
   when %r{\A/slow\?(.*)} then wait_for_file(Regexp.last_match(1)) && false
   else false
   end

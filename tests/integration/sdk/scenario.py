@@ -13,6 +13,7 @@ GET /                 {"pid", "index", "worker", "sent": false}
 GET /ack              ACKs by SDK_ACK: path, fd, notify, or auto, the default
 GET /ping             pings with the request id 100%25 "sure" NEWLINE ü, busy, status "serving"
 GET /status           the status is "warming up"
+GET /fork             (C, Ruby, Python) forks a child that sends itself SIGUSR2; `sent`: it was told so
 GET /slow?FILE        makes FILE.begun, and answers when there is FILE
 
 `sent` is what the library answered: true, false (there is nobody to tell), "error" (it failed).

@@ -168,12 +168,13 @@ module Einhorn
     # From now on these signals (USR2 if none is named) ask for a graceful stop: stopping? is true,
     # connections ends, and the block, if there is one, is called. It runs as a signal handler.
     def self.on_stop(*signals)
-      @stop_reader, @stop_writer = IO.pipe if @stop_reader.nil?
+      own_stop_pipe
       signals = ["USR2"] if signals.empty?
       signals.each do |name|
         Signal.trap(name) do
           @stopping = true
-          @stop_writer.write_nonblock("x", exception: false)
+          # In a forked child it is the parent's, which was told nothing.
+          @stop_writer.write_nonblock("x", exception: false) if @stop_owner == Process.pid
           yield if block_given?
         end
       end
@@ -186,6 +187,7 @@ module Einhorn
 
     # Yields the connections of a listener one after the other, until a stop is asked for.
     def self.connections(listener)
+      own_stop_pipe unless @stop_reader.nil?
       until @stopping
         IO.select([listener, @stop_reader].compact)
         break if @stopping
@@ -201,6 +203,14 @@ module Einhorn
 
     class << self
       private
+
+      # A signal may come between a look at a flag and a wait; a byte in a pipe can't be missed.
+      def own_stop_pipe
+        return if @stop_owner == Process.pid
+
+        @stop_reader, @stop_writer = IO.pipe
+        @stop_owner = Process.pid
+      end
 
       def tell(discovery, arg, message)
         ensure_worker!
