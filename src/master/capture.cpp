@@ -66,16 +66,22 @@ std::string Capture::name_of(std::string_view prefix, std::uint64_t epoch, const
          std::to_string(pipes.version);
 }
 
+std::optional<std::uint64_t> Capture::epoch_in(std::string_view name) {
+  static_assert(kOutPrefix.size() == kErrorPrefix.size());
+  const bool ours = name.starts_with(kOutPrefix) || name.starts_with(kErrorPrefix);
+  return ours ? std::optional(number_of(name.substr(kOutPrefix.size()))) : std::nullopt;
+}
+
 bool Capture::adopt(std::string_view name, int fd) {
-  const bool out = name.starts_with(kOutPrefix);
-  if (!out && !name.starts_with(kErrorPrefix)) {
+  const std::optional<std::uint64_t> epoch = epoch_in(name);
+  if (!epoch) {
     return reader_.adopt(name, fd);
   }
-  static_assert(kOutPrefix.size() == kErrorPrefix.size());
+  const bool out = name.starts_with(kOutPrefix);
   name.remove_prefix(kOutPrefix.size());
   const std::size_t slot = name.find(':');
   const std::size_t version = name.find(':', slot == std::string_view::npos ? slot : slot + 1);
-  Pipes& pipes = pipes_[number_of(name)];
+  Pipes& pipes = pipes_[*epoch];
   (out ? pipes.out : pipes.error) = fd;
   if (version != std::string_view::npos) {
     pipes.slot = static_cast<std::uint32_t>(number_of(name.substr(slot + 1)));

@@ -52,6 +52,8 @@ class Capture {
 
   // What the guard has kept. False: that name is none of ours.
   bool adopt(std::string_view name, int fd);
+  // Whose pipe is kept under that name; none if it is none.
+  [[nodiscard]] static std::optional<std::uint64_t> epoch_in(std::string_view name);
   // A worker that lives, after a restart of the master.
   void knows(WorkerId worker, Pid pid);
   // Goes on with the reader that there is, or starts one. `renew`: with another program.

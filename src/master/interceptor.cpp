@@ -67,11 +67,16 @@ Interceptor::~Interceptor() {
   }
 }
 
+std::optional<std::uint64_t> Interceptor::epoch_in(std::string_view name) {
+  return name.starts_with(kWatchPrefix) ? std::optional(number_of(name.substr(kWatchPrefix.size())))
+                                        : std::nullopt;
+}
+
 bool Interceptor::adopt(std::string_view name, int fd) {
   if (name == kDoorName) {
     door_ = fd;
-  } else if (name.starts_with(kWatchPrefix)) {
-    watches_[number_of(name.substr(kWatchPrefix.size()))].fd = fd;
+  } else if (const auto epoch = epoch_in(name)) {
+    watches_[*epoch].fd = fd;
   } else if (name.starts_with(kFormPrefix)) {
     forms_[std::string(name)] = fd;
   } else {

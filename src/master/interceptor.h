@@ -45,6 +45,8 @@ class Interceptor {
 
   // What the guard has kept. False: that name is none of ours.
   bool adopt(std::string_view name, int fd);
+  // Whose watch is kept under that name; none if it is none.
+  [[nodiscard]] static std::optional<std::uint64_t> epoch_in(std::string_view name);
   // A shared socket; the descriptor stays the caller's.
   void share(const wire::ListenerRecord& record, int fd);
   // Which worker has which filter, after a restart of the master. False: it has none that anybody

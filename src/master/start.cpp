@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 #include "master/master.h"
 
 namespace einhorn::master {
@@ -15,14 +16,21 @@ constexpr std::string_view kConnectionPrefix = "conn:";
 
 // "listen:12" -> 12
 std::optional<std::uint64_t> number_behind(std::string_view prefix, std::string_view name) {
-  if (!name.starts_with(prefix)) {
-    return std::nullopt;
+  return name.starts_with(prefix) ? whole_number<std::uint64_t>(name.substr(prefix.size()))
+                                  : std::nullopt;
+}
+
+// Workers that could not be written down have used epochs all the same: the last start is in the
+// note, and the guard keeps their pipes and watches. A second worker under one of these would lose
+// its pipe with the first.
+void pass_used_epochs(std::uint64_t last_started,
+                      const std::vector<std::pair<std::string, int>>& kept, pool::Ledger& ledger) {
+  ledger.next_epoch = std::max(ledger.next_epoch, last_started + 1);
+  for (const auto& [name, fd] : kept) {
+    const auto epoch = Capture::epoch_in(name);
+    const std::uint64_t used = epoch ? *epoch : Interceptor::epoch_in(name).value_or(0);
+    ledger.next_epoch = std::max(ledger.next_epoch, used + 1);
   }
-  std::uint64_t number = 0;
-  for (const char digit : name.substr(prefix.size())) {
-    number = number * 10 + static_cast<std::uint64_t>(digit - '0');
-  }
-  return number;
 }
 
 }  // namespace
@@ -164,6 +172,7 @@ Status Master::restore() {
   for (auto& [slot, trouble] : read->troubles) {
     troubles.push_back(std::move(trouble));
   }
+  pass_used_epochs(note.epoch, descriptors_.others, read->ledger);
   pool_ = std::make_unique<pool::Pool>(read->config, std::move(read->ledger), std::move(workers),
                                        std::move(troubles));
   manager_ = std::make_unique<ServiceManager>(guard_, *pool_, public_pid_);

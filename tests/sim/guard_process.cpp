@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "base/key_values.h"
-#include "base/numbers.h"
 #include "guard/renewal.h"
 
 namespace einhorn::sim {
@@ -334,15 +333,6 @@ guard::Heard GuardProcess::receive(int socket, guard::Message& message) {
   message.fd_count = 0;
   for (FilePtr& passed : packet.files) {
     message.fds.at(message.fd_count++) = adopt(std::move(passed));
-  }
-  constexpr std::string_view kOutput = "FDSTORE=1\nFDNAME=out:";
-  if (packet.text.starts_with(kOutput)) {
-    const std::uint64_t epoch = number_of(
-        std::string_view(packet.text)
-            .substr(kOutput.size(), packet.text.find(':', kOutput.size()) - kOutput.size()));
-    if (!world_.epochs_with_output.insert(epoch).second) {
-      world_.epochs_with_two.insert(epoch);
-    }
   }
   world_.note("guard", "hears " + packet.text.substr(0, packet.text.find('\n')) +
                            (packet.text.find("FDNAME=") == std::string::npos

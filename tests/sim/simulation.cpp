@@ -269,9 +269,7 @@ void Simulation::turn(MasterProcess& master) {
     }
     if (world_.plan.capture && master.pool() != nullptr) {
       const ProcessPtr unheard = workers_.unheard();
-      world_.expect(unheard == nullptr || unnumbered_ ||
-                        world_.epochs_with_two.contains(unheard->worker.epoch.value),
-                    "output",
+      world_.expect(unheard == nullptr || unnumbered_, "output",
                     "the next line of worker " + std::to_string(unheard ? unheard->pid : 0) +
                         " ends it: nobody has the pipe");
     }

@@ -101,9 +101,7 @@ class World {
   // Epochs of workers that listen and whose record was lost: they may be given again, and then the
   // supervisor's word is taken for the new worker's.
   std::set<std::uint64_t> unrecorded_listeners;
-  std::set<std::uint64_t> epochs_with_output;  // for which the guard was given a pipe
-  std::set<std::uint64_t> epochs_with_two;     // the first time could not be written down
-  std::uint64_t snapshots_lost = 0;            // writes that failed
+  std::uint64_t snapshots_lost = 0;  // writes that failed
   // Masters that acted and died with their guard, before that had heard of them.
   std::uint64_t successors_lost = 0;
   bool no_descriptors = false;
