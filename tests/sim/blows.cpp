@@ -180,7 +180,11 @@ void Simulation::calm() {
   guard_.strike_in(0);
   workers_.calm();
   subscribers_.clear();
-  // A pool that has given up goes on when it is told how many workers there shall be.
+  say_number();
+}
+
+// A pool that has given up goes on when it is told how many workers there shall be.
+void Simulation::say_number() {
   const std::uint32_t number = world_.plan.config.number;
   clients_.request("set_workers", "\"" + std::to_string(number + 1) + "\"");
   world_.after(seconds{1}, [this, number] {
@@ -190,17 +194,27 @@ void Simulation::calm() {
 
 // The target state has to come within a bound.
 void Simulation::settle() {
-  const Instant until = world_.now() + kSettleWithin;
+  const Instant calm_at = world_.now();
+  const Instant until = calm_at + kSettleWithin;
   const auto settled = [this] {
     MasterProcess* master = acting();
     return master != nullptr && guard_.alive() && guard_.has_acting_master() &&
            !guard_.handing_off() && !guard_.has_mail() && Invariants::stable(*master->pool()) &&
            clients_.unanswered().empty();
   };
+  // Workers from before, which never ACK, may be the end of its patience once more, and only once.
+  bool may_give_up = world_.plan.config.give_up > 0;
   while (!world_.over && world_.now() < until) {
     run_until(world_.now() + seconds{5});
-    if (!world_.over && settled()) {
+    if (world_.over || settled()) {
       break;
+    }
+    const MasterProcess* master = acting();
+    if (may_give_up && world_.now() > calm_at + seconds{5} && master != nullptr &&
+        master->pool() != nullptr &&
+        master->pool()->ledger().deaths_before_ack >= world_.plan.config.give_up) {
+      may_give_up = false;
+      say_number();
     }
   }
   if (lost_) {

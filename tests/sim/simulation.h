@@ -72,6 +72,7 @@ class Simulation final : public Host {
   bool may_kill_master();
   bool may_kill_guard();
   void calm();
+  void say_number();
   void settle();
   void rest();
   void stop();
