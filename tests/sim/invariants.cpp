@@ -290,7 +290,10 @@ void Invariants::on_signal(SimulatedKernel& by, const ProcessPtr& to, int signal
     check_order(*pool, *worker);
   }
   const pool::Ledger& ledger = pool->ledger();
-  world_.expect(pool->ready() + pool->paused() >= pool->config().number, "capacity",
+  // In one turn the number may have been lowered, which stops workers, and raised again.
+  world_.expect(numbers_[pool] != pool->config().number ||
+                    pool->ready() + pool->paused() >= pool->config().number,
+                "capacity",
                 text(worker->id) + " is stopped, and only " + std::to_string(pool->ready()) +
                     " of " + std::to_string(pool->config().number) + " are ready");
   if (ledger.upgrade && !ledger.upgrade->proved && worker->version != ledger.version) {
@@ -410,6 +413,7 @@ void Invariants::forget_lost_successors(const ProcessPtr& master) {
 // the guard has had no time yet to take it.
 void Invariants::after_create(MasterProcess& master, const std::vector<ProcessPtr>& living) {
   const pool::Pool& pool = *master.pool();
+  numbers_[&pool] = pool.config().number;
   for (const pool::Worker* worker : pool.workers()) {
     if (worker->stopping()) {
       stopped_.insert(worker->id.epoch.value);  // perhaps while nobody could look at its pool
@@ -655,7 +659,11 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
 void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>& living,
                             bool acting) {
   const pool::Pool* pool = master.pool();
-  if (pool == nullptr || !acting) {
+  if (pool == nullptr) {
+    return;
+  }
+  numbers_[pool] = pool->config().number;
+  if (!acting) {
     return;
   }
   world_.expect(pool->ledger().respawn || !world_.faults, "rights",

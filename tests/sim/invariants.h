@@ -109,7 +109,8 @@ class Invariants {
   std::map<std::uint64_t, ProcessPtr> epochs_;  // each with the master that used it
   std::set<std::uint64_t> ever_;
   std::set<std::uint64_t> reused_;
-  std::set<std::uint64_t> stopped_;  // epochs whose stop signal was looked at
+  std::set<std::uint64_t> stopped_;                     // epochs whose stop signal was looked at
+  std::map<const pool::Pool*, std::uint32_t> numbers_;  // of workers, as the last turn left it
   std::uint64_t turns_ = 0;
   Pid last_starter_ = 0;  // the master that tried to start a worker last, and when
   Instant last_start_;
