@@ -297,8 +297,8 @@ int einhorn_status(const char* text) {
 
 /* A signal may come between a look at a flag and poll(); a byte in a pipe can't be missed. */
 static int stop_pipe[2] = {-1, -1};
-static volatile pid_t
-    stop_owner; /* whose pipe that is: a forked child's signals wake the child alone */
+/* Whose pipe that is: a forked child's signals wake the child alone. */
+static volatile pid_t stop_owner;
 static volatile sig_atomic_t stopping;
 
 static void on_signal(int number) {

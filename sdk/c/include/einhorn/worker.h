@@ -79,8 +79,9 @@ int einhorn_notify(const char* assignments);
 
 /* From now on this signal (0: SIGUSR2, what Einhorn sends unless --stop-signal says otherwise) asks
  * for a graceful stop. May be called for several signals. Returns a descriptor that becomes
- * readable when the signal has come, and stays so: for poll(), never to be read or closed. -1 on
- * failure. */
+ * readable when the signal has come, and stays so: for poll(), never to be read or closed. In a
+ * forked child that is the parent's until the child calls this or einhorn_accept(). -1 on failure.
+ */
 int einhorn_on_stop(int signal);
 
 /* 1 once such a signal has come. */
