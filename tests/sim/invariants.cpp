@@ -175,8 +175,7 @@ void Invariants::check_acks(const pool::Pool& pool, const std::vector<ProcessPtr
       return who == nullptr || who->dead;
     });
     world_.expect(worker == nullptr || !worker->acked() || process->said_up || helped ||
-                      (world_.plan.intercept && reused(worker->id.epoch)) ||
-                      world_.unrecorded_listeners.contains(worker->id.epoch.value),
+                      (world_.plan.intercept && reused(worker->id.epoch)),
                   "own-ack",
                   text(process->worker) + " is taken for one that is up, and never said so");
   }

@@ -108,9 +108,6 @@ void Supervisors::answer(Supervisor& supervisor) {
         say(supervisor, "SAY=error\nevent=intercept_option\ntext=it wants the opposite");
       }
       supervisor.listening.insert(epoch);
-      if (!notify->process->known) {
-        world_.unrecorded_listeners.insert(epoch);
-      }
       say(supervisor, "LISTENING=" + std::to_string(epoch) + "\nshared=0");
     }
     ++it;

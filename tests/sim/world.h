@@ -98,9 +98,6 @@ class World {
   bool snapshot_full = false;
   // Something could not be written down, and no snapshot that the guard has makes up for it.
   bool snapshot_lossy = false;
-  // Epochs of workers that listen and whose record was lost: they may be given again, and then the
-  // supervisor's word is taken for the new worker's.
-  std::set<std::uint64_t> unrecorded_listeners;
   std::uint64_t snapshots_lost = 0;  // writes that failed
   // Masters that acted and died with their guard, before that had heard of them.
   std::uint64_t successors_lost = 0;
