@@ -141,6 +141,11 @@ Plan make_plan(Random& random) {
   // Not drawn, so that lives without them stay what they were.
   plan.cgroups = plan.behaviours.size() % 3 == 0;
   plan.capture = (plan.blows.size() + plan.behaviours.size()) % 4 == 0;
+  if (plan.capture) {
+    // Each worker's pipes are two messages more to the guard; the real socket takes 550 at least.
+    constexpr std::size_t kLeastPackets = 400;
+    plan.packets = std::max(plan.packets, kLeastPackets);
+  }
   plan.agent = (plan.blows.size() + plan.behaviours.size()) % 3 == 0;
   if (random.chance(300)) {
     plan.config.health = make_health(random);
