@@ -42,6 +42,11 @@ def rows_of(page, name):
     return page.eval(ROWS_OF_COLOUR.replace("NAME", name))
 
 
+def wait_rows(page, name, least):
+    """Until that many rows have the colour: a bar of a moment may be narrower than a pixel."""
+    page.wait(f"{ROWS_OF_COLOUR.replace('NAME', name)}.length >= {least}")
+
+
 @pytest.fixture(scope="module")
 def browser():
     made = Browser()
@@ -105,7 +110,7 @@ def test_a_pool_is_seen(make_pool, make_agent, look):
     assert page.text("#pool-state") == "up" and page.eval("document.title") == "shop · Einhorn"
     assert page.text("#agent-state").startswith("agent ")
     assert "4 lives" in page.eval("document.getElementById('waterfall').getAttribute('aria-label')")
-    assert len(rows_of(page, "v0")) >= 4 * 8
+    wait_rows(page, "v0", 4 * 8)
     assert not page.visible("#control") and not page.visible("#lost") and not page.visible("#pool-notice")
     page.click(".card button")
     page.wait_text("#life-facts", str(pool.state_json()["workers"][0]["pid"]))
@@ -201,8 +206,7 @@ def test_two_hundred_workers(make_pool, make_agent, look):
     page.wait_text("#facts", "200 of 200")
     assert page.count("#workers.dense") == 1
     assert page.ask("work")["TaskDuration"] < 3  # bench/page has the figure
-    rows = rows_of(page, "v0")
-    assert len(rows) >= 400
+    wait_rows(page, "v0", 400)
     page.fill("#worker-filter", "#17")
     cards(page, 1)
     assert page.text("#worker-count") == "1 of 200"
