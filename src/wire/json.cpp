@@ -121,8 +121,8 @@ class Writer {
     }
     std::string digits = text::ruby_real(value);
     if (digits.find("e+") != std::string::npos) {
-      // A `+` may not be written, and to YAML a number with an exponent but without its sign is
-      // text.
+      // A whole number. A `+` may not be written, and to YAML a number with an exponent but without
+      // its sign is text.
       std::array<char, 512> buffer{};
       const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
                                      std::chars_format::fixed);

@@ -239,7 +239,8 @@ std::string ruby_real(double value) {
   }
   const auto length = static_cast<int>(digits.size());
   std::string out = number.negative ? "-" : "";
-  if (number.point > 0 && number.point <= std::numeric_limits<double>::digits10) {
+  if (number.point > 0 &&
+      (number.point <= std::numeric_limits<double>::digits10 || number.point < length)) {
     if (length <= number.point) {
       digits.append(static_cast<std::size_t>(number.point - length) + 1, '0');
     }

@@ -35,8 +35,8 @@ struct CodePoint {
 
 // A double-quoted literal as Ruby's String#inspect writes it.
 [[nodiscard]] std::string ruby_quoted(std::string_view text);
-// As Ruby's Float#to_s: the shortest digits that read back the same, `1.0e+20` from 1e15 on and
-// below 0.0001; "Infinity", "-Infinity", "NaN".
+// As Ruby's Float#to_s: the shortest digits that read back the same, `1.0e+20` for a whole number from
+// 1e15 on and below 0.0001; "Infinity", "-Infinity", "NaN".
 [[nodiscard]] std::string ruby_real(double value);
 
 // A point in time by the proleptic Gregorian calendar, in UTC.

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "wire/json.h"
+#include "wire_psych_inputs.h"
 
 namespace einhorn::wire {
 namespace {
@@ -92,6 +93,7 @@ TEST(JsonTest, Written) {
       {-3, "-3"},
       {1.0, "1.0"},
       {1e20, "100000000000000000000.0"},
+      {1999999999999999.8, "1999999999999999.8"},
       {1e-7, "1.0e-07"},
       {HUGE_VAL, "null"},
       {std::nan(""), "null"},
@@ -121,6 +123,13 @@ TEST(JsonTest, WhatIsWrittenIsReadBack) {
   const std::string text = encode_json(value);
   EXPECT_EQ(parsed(text), value);
   EXPECT_EQ(text.find_first_of("%+\n"), std::string::npos);
+}
+
+TEST(JsonTest, RealNumbersAreReadBack) {
+  for (const std::string& text : test_support::reals(3000)) {
+    const Value value = std::stod(text);
+    EXPECT_EQ(parsed(encode_json(value)), value) << text;
+  }
 }
 
 }  // namespace

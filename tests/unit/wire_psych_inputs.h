@@ -332,4 +332,23 @@ inline std::vector<std::string> strange_strings(std::size_t count) {
   return list;
 }
 
+// Real numbers as text: of every size, with few digits and with as many as a double has.
+inline std::vector<std::string> reals(std::size_t count) {
+  std::mt19937 random(20261201);
+  std::vector<std::string> list;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::string text = random() % 4 == 0 ? "-" : "";
+    text += static_cast<char>('1' + random() % 9);
+    text += '.';
+    for (std::size_t digits = 1 + random() % 17; digits > 0; --digits) {
+      text += static_cast<char>('0' + random() % 10);
+    }
+    // Most of them where the spelling changes.
+    const int exponent = random() % 4 == 0 ? static_cast<int>(random() % 600) - 300
+                                           : static_cast<int>(random() % 28) - 8;
+    list.push_back(text + 'e' + std::to_string(exponent));
+  }
+  return list;
+}
+
 }  // namespace einhorn::wire::test_support

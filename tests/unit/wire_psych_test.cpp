@@ -10,6 +10,7 @@ namespace einhorn::wire {
 namespace {
 
 using test_support::ask_ruby;
+using test_support::reals;
 using test_support::strange_strings;
 using test_support::strings;
 
@@ -59,6 +60,11 @@ TEST(PsychTest, BytesAreWrittenAsRubyWritesThem) {
   expect_same_bytes(inputs, "[x.b, {'k' => x.b}]", [](const std::string& text) {
     return Value(List{text, Map{{"k", text}}});
   });
+}
+
+TEST(PsychTest, RealNumbersAreWrittenAsRubyWritesThem) {
+  expect_same_bytes(reals(3000), "Float(x)",
+                    [](const std::string& text) { return Value(std::stod(text)); });
 }
 
 struct Document {
