@@ -10,9 +10,10 @@ namespace einhorn::fuzz {
 // It keeps the limits it was read under.
 void holds_within(const wire::Value& value, const wire::YamlLimits& limits);
 
-// Whether it has a symbol whose name begins with a quotation mark. Ruby's Psych writes it as it is and
-// reads it back without that mark, and so do we.
-[[nodiscard]] bool has_quoted_symbol(const wire::Value& value);
+// Whether it has a symbol that Ruby's Psych writes, and so do we, such that it is something else when
+// it is read: one whose name begins with a quotation mark loses that, one with a line break becomes a
+// string.
+[[nodiscard]] bool has_unstable_symbol(const wire::Value& value);
 
 // What is written of it reads back as the same, in YAML (by whichever writer) and in JSON.
 void holds_round_trips(const wire::Value& value);

@@ -14,7 +14,7 @@ void run(std::string_view input) {
     holds_for_people(reply.error().message());
     return;
   }
-  const bool strange = reply->request_id && has_quoted_symbol(*reply->request_id);
+  const bool strange = reply->request_id && has_unstable_symbol(*reply->request_id);
   for (const wire::Language language : {wire::Language::kYaml, wire::Language::kJson}) {
     const std::string line = wire::encode_reply(*reply, language);
     holds(line.find('\n') == line.size() - 1, "a reply is one line", line);

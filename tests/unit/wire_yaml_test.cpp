@@ -189,6 +189,13 @@ TEST(YamlTest, InvalidUtf8TravelsAsBinary) {
   EXPECT_EQ(encode_yaml(Symbol{"a\xff"}), "--- :a\xef\xbf\xbd\n");
 }
 
+TEST(YamlTest, ASymbolWithALineBreakIsReadAsAStringAsByRuby) {
+  const std::string yaml = "---\n- ! ':a\n\n  b'\n";
+  EXPECT_EQ(encode_yaml(List{Symbol{"a\nb"}}), yaml);
+  EXPECT_EQ(parsed(yaml), Value(List{":a\nb"}));
+  EXPECT_EQ(parsed("! ':a b'"), Value(Symbol{"a b"}));
+}
+
 TEST(YamlTest, EveryKindOfValueComesBack) {
   const Value value = Map{{Symbol{"a"}, List{Null{}, true, 1, 1.5, "x", Symbol{"y"}}},
                           {"t", WallTime{1}},
