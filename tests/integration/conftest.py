@@ -1,5 +1,6 @@
 """Fixtures of the integration tests."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -26,7 +27,15 @@ def sample_workers():
 
 
 @pytest.fixture
-def make_pool(request):
+def after_pools():
+    """A stack of what is done when all pools of the test have ended, in whatever order it named its
+    fixtures: a pool makes its socket file anew as long as it runs."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def make_pool(request, after_pools):
     """Makes pools; at the end of the test all their processes are ended, and nothing that this
     test started is left."""
     pools = []

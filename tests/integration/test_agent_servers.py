@@ -28,10 +28,7 @@ def keep():
 
     yield add
     for thing in reversed(things):
-        if isinstance(thing, Agent):
-            thing.destroy()
-        else:
-            thing.destroy()
+        thing.destroy()
 
 
 @pytest.fixture

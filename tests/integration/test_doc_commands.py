@@ -132,7 +132,10 @@ def history(tmp_path_factory):
     """A file that an agent has kept."""
     path = tmp_path_factory.mktemp("history") / "shop.db"
     agent = Agent(["--history", path])
-    agent.stop()
+    try:
+        assert agent.stop() == 0
+    finally:
+        agent.destroy()
     return path
 
 
@@ -154,9 +157,7 @@ def test_agent_understands(tmp_path, history, words):
     try:
         assert agent.stop() == 0
     finally:
-        if agent.process.poll() is None:
-            agent.process.kill()
-            agent.process.wait()
+        agent.destroy()
 
 
 @pytest.mark.parametrize("words", SCRIPTS)

@@ -1,7 +1,6 @@
 """einhornsh -e 'history ...': what an agent has kept of the pool, found without saying where."""
 
 import os
-import shutil
 import signal
 import subprocess
 
@@ -34,10 +33,7 @@ def kept(make_pool):
         wait_until(lambda: "SEGV" in rows(agent, "crashes") and "upgraded" in rows(agent, "upgrades"), 20, "rows")
         yield pool, agent
     finally:
-        if agent.process.poll() is None:
-            agent.process.kill()
-        agent.process.wait()
-        shutil.rmtree(agent.directory, ignore_errors=True)
+        agent.destroy()
 
 
 def rows(agent, kind):

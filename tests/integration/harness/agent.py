@@ -37,7 +37,11 @@ class Agent:
         self.command = [program("einhorn-agent"), "--listen", listen, *map(str, args)]
         self.env = {**os.environ, "TMPDIR": str(self.directory), "LC_ALL": "C.UTF-8", **(env or {})}
         self.process = None
-        self.start(wait)
+        try:
+            self.start(wait)
+        except BaseException:
+            self.destroy()
+            raise
 
     def start(self, wait=True):
         self.mark = len(self.log())
@@ -98,9 +102,10 @@ class Agent:
 
     def destroy(self):
         """Ends it, whatever it is at, and takes its directory away."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        if self.process:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -13,11 +13,11 @@ UID = 54321  # nobody has it
 
 
 @pytest.fixture
-def shared_directory():
+def shared_directory(after_pools):
     """A directory like /tmp: everybody writes, nobody removes what is another one's."""
-    with tempfile.TemporaryDirectory(prefix="einhorn-shared-") as path:
-        os.chmod(path, 0o1777)
-        yield Path(path)
+    path = Path(after_pools.enter_context(tempfile.TemporaryDirectory(prefix="einhorn-shared-")))
+    path.chmod(0o1777)
+    return path
 
 
 def run(script, *arguments, timeout=20):
