@@ -76,7 +76,7 @@ class Decoder {
     for (const auto& [key, value] : map_) {
       const std::string name = key_name(key);
       if (std::find(known_.begin(), known_.end(), name) == known_.end()) {
-        findings_.unknown.push_back(path_ + name);
+        findings_.unknown.push_back(path_ + (name.empty() ? key.inspect() : name));
         put(unknown, key, value);
       }
     }

@@ -296,6 +296,12 @@ TEST(RubyStateTest, KeysOfOurOwnStandBehindRubys) {
   EXPECT_THAT(read->findings.unknown, ElementsAre("guard_pid"));
 }
 
+TEST(RubyStateTest, AnUnknownKeyWithoutANameIsListedAsRubyShowsIt) {
+  const Result<RubyStateRead> read = decode_ruby_state(document(":state:\n  :\"\": 1\n  '': 2\n"));
+  ASSERT_TRUE(read.has_value());
+  EXPECT_THAT(read->findings.unknown, ElementsAre(":\"\"", "\"\""));
+}
+
 TEST(RubyStateTest, MissingKeysTakeTheirDefaults) {
   const Result<RubyStateRead> read = decode_ruby_state(
       document(":state:\n  :children:\n    7: {}\n    8:\n      :type: :state_passer\n"));
