@@ -84,7 +84,7 @@ def test_manual_with_a_wrong_pid(make_pool):
 
 def test_manual_for_another_worker(make_pool):
     """Worker 1 names worker 0's pid: neither of them counts as up."""
-    pool = make_pool(["-m", "manual"], "http_worker --options-file=options --events=events")
+    pool = make_pool(["-m", "manual", "--max-unacked", "2"], "http_worker --options-file=options --events=events")
     wait_until((pool.dir / "events").exists)
     (victim,) = pool.pids()
     (pool.dir / "options").write_text(f"--ack=path\n--ack-pid={victim}\n")

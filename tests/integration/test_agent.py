@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from harness import wait_until
 from harness.agent import Agent
 from harness.programs import program
 
@@ -206,6 +207,16 @@ def test_control_is_refused_to_others(pool, controlled):
     assert pool.state_json()["number"] == 3
 
 
+def unread(connection):
+    """How many bytes the other end of a connection to 127.0.0.1 has not read yet."""
+    port = connection.getsockname()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        remote, queues = (line.split()[at] for at in (2, 4))
+        if int(remote.split(":")[1], 16) == port:
+            return int(queues.split(":")[1], 16)
+    raise AssertionError("the other end is gone")
+
+
 def test_hostile_requests(pool, make_agent):
     agent = make_agent(pool.socket_path)
     agent.wait_pool("shop", lambda p: p["connected"])
@@ -222,6 +233,14 @@ def test_hostile_requests(pool, make_agent):
             connection.sendall(text)
             answer = connection.recv(65536)
             assert answer.startswith(b"HTTP/1.1 " + status), (text[:60], answer[:200])
+    # An empty body in chunks, byte by byte: one answer a request, and nothing ends.
+    empty = b"POST /api/control HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with socket.create_connection((host, int(port)), 20) as slow:
+        slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in empty:
+            slow.sendall(bytes([byte]))
+            wait_until(lambda: unread(slow) == 0, 20, "the agent has read it")
+        assert slow.recv(65536).startswith(b"HTTP/1.1 403 ")
     # A client that reads nothing of its stream costs the others nothing.
     with socket.create_connection((host, int(port)), 20) as deaf:
         deaf.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
