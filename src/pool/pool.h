@@ -219,6 +219,7 @@ class Pool {
   void unfile(WorkerId worker);
   [[nodiscard]] std::size_t wanted() const;
   void set_recycling(WorkerId worker, bool recycling);
+  void leave_recycling_to_the_upgrade();
   void advance_recycling(Instant now);
   void count_flap(Slot slot, Instant now);
   [[nodiscard]] bool is_paused(Slot slot) const;

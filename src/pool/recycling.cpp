@@ -49,13 +49,17 @@ void Pool::set_recycling(WorkerId worker, bool recycling) {
   file(*changed);
 }
 
+// An upgrade replaces everybody. If it fails, those that stay are looked at again.
+void Pool::leave_recycling_to_the_upgrade() {
+  while (!recycling_.empty()) {
+    set_recycling(*recycling_.begin(), false);
+  }
+}
+
 // Who has a replacement that is ready goes, and the next ones get theirs.
 void Pool::advance_recycling(Instant now) {
   if (ledger_.upgrade) {
-    // It replaces everybody. If it fails, those that stay are looked at again.
-    while (!recycling_.empty()) {
-      set_recycling(*recycling_.begin(), false);
-    }
+    leave_recycling_to_the_upgrade();
     return;
   }
   const std::size_t number = wanted();

@@ -12,6 +12,7 @@ constexpr std::size_t kMaxReports = 10;
 }  // namespace
 
 void Pool::retarget(Version version) {
+  leave_recycling_to_the_upgrade();  // those of this version, as long as it is the one that counts
   ledger_.version = version;
   ledger_.deaths_before_ack = 0;
   ledger_.burst_left = 0;

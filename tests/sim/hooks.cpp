@@ -97,10 +97,14 @@ void Hooks::on_signal(const ProcessPtr& hook, int signal) {
   }
 }
 
-void Hooks::on_worker_started(Slot slot) {
-  world_.expect(passed_.erase(slot.value) > 0, "hooked",
-                "a worker of slot " + std::to_string(slot.value) +
+void Hooks::on_worker_started(WorkerId worker) {
+  const std::uint32_t slot = worker.slot.value;
+  const auto last = last_.find(slot);
+  const bool again = last != last_.end() && last->second == worker.epoch;
+  world_.expect(passed_.erase(slot) > 0 || again, "hooked",
+                "a worker of slot " + std::to_string(slot) +
                     " is started, and its hook before-start has not ended well");
+  last_[slot] = worker.epoch;
 }
 
 void Hooks::forget(const ProcessPtr& dead) {

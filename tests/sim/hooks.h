@@ -24,8 +24,9 @@ class Hooks {
   [[nodiscard]] static bool is_one(const os::SpawnSpec& spec);
   Result<os::Spawned> start(SimulatedKernel& by, const os::SpawnSpec& spec);
   void on_signal(const ProcessPtr& hook, int signal);
-  // A worker is started in that slot: its hook before-start must have ended well since the last one.
-  void on_worker_started(Slot slot);
+  // A worker is started: its hook before-start must have ended well since the last one in that slot,
+  // which was another worker (the start of one may be lost, and is tried again then).
+  void on_worker_started(WorkerId worker);
   void forget(const ProcessPtr& dead);
   void clear() { outputs_.clear(); }
   [[nodiscard]] std::size_t started() const { return started_; }
@@ -37,6 +38,7 @@ class Hooks {
   std::map<Pid, std::shared_ptr<OutputEnd>> outputs_;
   std::map<Pid, std::uint32_t> before_start_;  // of processes, and for which slots they stand
   std::set<std::uint32_t> passed_;             // slots
+  std::map<std::uint32_t, Epoch> last_;        // the last worker that was started in a slot
   std::set<Pid> deaf_;
   std::size_t started_ = 0;
 };

@@ -116,9 +116,9 @@ void Simulation::set_up() {
       hooks_.on_signal(to, signal);
     }
   };
-  world_.on_forked = [this](Slot slot) {
+  world_.on_forked = [this](WorkerId worker) {
     if (world_.plan.config.hook_before_start) {
-      hooks_.on_worker_started(slot);
+      hooks_.on_worker_started(worker);
     }
   };
   world_.strike_master = [this](std::uint64_t steps) {
@@ -466,7 +466,7 @@ Result<os::Spawned> Simulation::start_program(SimulatedKernel& by, const os::Spa
   ++workers_started_;
   const WorkerId id = worker_of(by, spec);
   if (world_.plan.config.hook_before_start) {
-    hooks_.on_worker_started(id.slot);
+    hooks_.on_worker_started(id);
   }
   const MasterProcess* master = of(by);
   invariants_.on_spawn(by, spec, id, master->pool());

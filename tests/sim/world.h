@@ -84,7 +84,7 @@ class World {
   std::function<void(const ProcessPtr&)> on_child_ended;
   std::function<void(const ProcessPtr&, int)> on_signal;
   // A zygote has forked a worker of that slot.
-  std::function<void(Slot)> on_forked;
+  std::function<void(WorkerId)> on_forked;
   // The acting master is to die that many steps from now.
   std::function<void(std::uint64_t)> strike_master;
 

@@ -202,7 +202,7 @@ void Zygotes::fork(const std::shared_ptr<Model>& model, const Packet& order) {
   world_.note("process", std::to_string(process->pid) + " is forked by zygote " +
                              std::to_string(model->process->pid));
   if (world_.on_forked) {
-    world_.on_forked(worker.slot);
+    world_.on_forked(worker);
   }
   const auto socket = model->socket;  // its own copy
   const bool connects = order.text.find("\nCONNECT=") != std::string::npos;

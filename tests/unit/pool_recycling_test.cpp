@@ -237,6 +237,17 @@ TEST(PoolRecycling, AnUpgradeReplacesThemAnyway) {
   EXPECT_FALSE(driver.pool().ledger().upgrade.has_value());
 }
 
+TEST(PoolRecycling, NobodyIsRecycledOnceItsVersionIsOld) {
+  Config config = with_memory(2);
+  config.upgrade_failures = 1;
+  Driver driver = pool_of(config);
+  measure(driver, 1, 400);
+  measure(driver, 1, 400);
+  EXPECT_TRUE(driver.find(1)->recycling);
+  driver.happen(event::Upgrade{});
+  EXPECT_FALSE(driver.find(1)->recycling);
+}
+
 TEST(PoolRecycling, AfterAFailedUpgradeItIsGoneOnWith) {
   Config config = with_memory(1);
   config.upgrade_failures = 1;
