@@ -278,9 +278,16 @@ void Zygotes::turn(Instant now) {
       on_deadline(*zygote, now);
     }
   }
-  while (!vanished_.empty() && vanished_.begin()->second.second <= now) {
-    const WorkerId worker = vanished_.begin()->second.first;
-    vanished_.erase(vanished_.begin());
+  // Not in the order of their epochs: a hook may have held up an older one.
+  std::vector<WorkerId> lost;
+  std::erase_if(vanished_, [&lost, now](const auto& entry) {
+    const auto& [worker, until] = entry.second;
+    if (until <= now) {
+      lost.push_back(worker);
+    }
+    return until <= now;
+  });
+  for (const WorkerId worker : lost) {
     hooks_.lost(worker);
   }
   if (std::exchange(review_, false)) {
