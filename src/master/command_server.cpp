@@ -65,7 +65,7 @@ void CommandServer::adopt(const wire::ConnectionRecord& record, int fd, Instant 
           {*id, text.starts_with('j') ? wire::Language::kJson : wire::Language::kYaml});
     }
   }
-  next_id_ = std::max(next_id_, record.id + 1);
+  pass_id(record.id);
   total_output_ += connection.output.size();
   if (!kernel_.watch(fd, kConnectionToken | record.id, {!connection.writing, connection.writing})) {
     total_output_ -= connection.output.size();

@@ -6,6 +6,7 @@
 // command; other users' processes are let in for the messages of workers only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -70,6 +71,8 @@ class CommandServer {
   void choose_again(Pid pid);
   // A connection of an earlier master. Takes the descriptor over.
   void adopt(const wire::ConnectionRecord& record, int fd, Instant now);
+  // An earlier master has used it: not for another connection.
+  void pass_id(std::uint64_t id) { next_id_ = std::max(next_id_, id + 1); }
   void subscribe(Connection& connection, Subscription subscription);
   [[nodiscard]] const std::map<std::uint64_t, Connection>& connections() const {
     return connections_;

@@ -421,9 +421,11 @@ CommandServer::Keep Master::worth_of(const Connection& connection) const {
   return speaks ? Keep::kUnlessHeard : Keep::kNo;
 }
 
-// Clients that were waiting for something when the last master stopped.
+// Clients that were waiting for something when the last master stopped. Where it could not be written
+// down that one is gone, its record must not become another one's.
 void Master::adopt_connections(const std::map<std::uint64_t, wire::ConnectionRecord>& records) {
   for (const auto& [id, record] : records) {
+    server_->pass_id(id);
     const auto fd = descriptors_.connections.find(id);
     if (fd == descriptors_.connections.end()) {
       continue;
