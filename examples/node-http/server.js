@@ -11,12 +11,8 @@ const server = http.createServer((request, response) => {
   response.end(body);
 });
 
-function stop() {
-  server.close(); // takes no more; the process ends when the last answer is out
-  server.closeIdleConnections();
-}
-
-einhorn.onStop(stop, 'SIGUSR2', 'SIGTERM', 'SIGINT');
+// Takes no more; the process ends when the last answer is out.
+einhorn.onStop(() => einhorn.drain(server), 'SIGUSR2', 'SIGTERM', 'SIGINT');
 if (einhorn.socketCount() > 0) einhorn.listen(server);
 else server.listen(8080, '127.0.0.1');
 server.on('listening', () => einhorn.ack());

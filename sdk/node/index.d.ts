@@ -63,7 +63,19 @@ export function status(text: string): boolean;
  */
 export function onStop(callback: () => void, ...signals: NodeSignal[]): void;
 
+/**
+ * Lets a server of http or https leave without losing a request: it takes no more connections, every
+ * answer from now on ends its connection, and those on which nothing comes within `idle`
+ * milliseconds (1000) end then.
+ */
+export function drain(server: HttpServer, options?: { idle?: number }): void;
+
 /** Was a stop asked for? */
 export function stopping(): boolean;
+
+/** A server of http or https, as `drain` uses it. */
+export interface HttpServer {
+  closeIdleConnections(): void;
+}
 
 export type NodeSignal = `SIG${string}`;

@@ -163,9 +163,17 @@ function stopping() {
   return stopAsked;
 }
 
+// http's own close() ends kept connections at once, under a request that is on its way; net's does not.
+function drain(server, { idle = 1000 } = {}) {
+  net.Server.prototype.close.call(server);
+  server.prependListener('request', (request, response) => response.setHeader('Connection', 'close'));
+  setTimeout(() => server.closeIdleConnections(), idle);
+}
+
 module.exports = {
   EinhornError,
   ack,
+  drain,
   fd,
   index,
   isWorker,

@@ -76,10 +76,7 @@ async function serve() {
     response.writeHead(200, { 'Content-Length': body.length, Connection: 'close' });
     response.end(body);
   });
-  einhorn.onStop(() => {
-    server.close();
-    server.closeIdleConnections();
-  });
+  einhorn.onStop(() => einhorn.drain(server));
   if (einhorn.socketCount() > 0) einhorn.listen(server, which());
   else server.listen(0, '127.0.0.1');
   await new Promise((resolve) => server.on('listening', resolve));
