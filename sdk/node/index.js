@@ -167,7 +167,7 @@ function stopping() {
 function drain(server, { idle = 1000 } = {}) {
   net.Server.prototype.close.call(server);
   server.prependListener('request', (request, response) => response.setHeader('Connection', 'close'));
-  setTimeout(() => server.closeIdleConnections(), idle);
+  setTimeout(() => server.closeIdleConnections(), idle).unref();
 }
 
 module.exports = {
