@@ -405,14 +405,34 @@ bool CommandServer::has_subscribers() const {
   });
 }
 
+// It waits for nothing more.
+void CommandServer::let_go(Connection& connection) {
+  if (!connection.events && std::exchange(connection.kept, false) && keeper_) {
+    keeper_(connection, false);
+  }
+}
+
+void CommandServer::refuse(Connection& connection, const std::string& message,
+                           const std::string& status) {
+  if (connection.subscriptions.empty()) {
+    return;
+  }
+  const Subscription refused = std::move(connection.subscriptions.back());
+  connection.subscriptions.pop_back();
+  if (connection.subscriptions.empty()) {
+    let_go(connection);
+  } else if (keeper_) {
+    keeper_(connection, true);
+  }
+  reply(connection, {message, refused.request_id, false, status}, refused.language);
+}
+
 void CommandServer::publish(const std::string& message, bool last, const std::string& status) {
   for (auto& [id, connection] : connections_) {
     const std::vector<Subscription> subscriptions = connection.subscriptions;
     if (last && !subscriptions.empty()) {
       connection.subscriptions.clear();
-      if (!connection.events && std::exchange(connection.kept, false) && keeper_) {
-        keeper_(connection, false);
-      }
+      let_go(connection);
     }
     for (const Subscription& subscription : subscriptions) {
       reply(connection, {message, subscription.request_id, !last, last ? status : ""},

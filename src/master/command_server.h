@@ -107,6 +107,8 @@ class CommandServer {
   // here on nobody is accepted and no request is handled before go_on().
   int release(Connection& connection);
   void go_on() { still_ = false; }
+  // What this connection has subscribed to last does not begin. Nothing if everybody was told that.
+  void refuse(Connection& connection, const std::string& message, const std::string& status);
   // To everybody who waits for an upgrade; the last message ends their waiting.
   void publish(const std::string& message, bool last, const std::string& status);
   [[nodiscard]] bool has_subscribers() const;
@@ -118,6 +120,7 @@ class CommandServer {
   void process(Connection& connection, Instant now);
   void handle_line(Connection& connection, std::string_view line, Instant now);
   void flush(Connection& connection);
+  void let_go(Connection& connection);
   void drop(std::uint64_t id);
   void sweep_dropped();
   bool make_room(Instant now);

@@ -422,7 +422,8 @@ Commands::Answer Commands::start_upgrade(Call& call, bool smooth) {
   const std::string first =
       smooth ? "Upgrading smoothly, as commanded" : "Upgrading fleet, as commanded";
   const wire::Value* id = call.request.document.find("id");
-  if (id != nullptr && !id->is_null()) {
+  const bool waits = id != nullptr && !id->is_null();
+  if (waits) {
     // Noted first: whoever was told that more follows gets it, also from the next master.
     call.server.subscribe(call.connection, {*id, call.request.language});
     call.server.reply(call.connection, {first, *id, true, ""}, call.request.language);
@@ -431,9 +432,9 @@ Commands::Answer Commands::start_upgrade(Call& call, bool smooth) {
   }
   if (Status begun =
           to_ruby ? target_.begin_leaving_to_ruby(smooth) : target_.begin_upgrade(smooth, rollback);
-      !begun) {
-    call.server.publish("Could not start the upgrade: " + begun.error().message(), true,
-                        "could_not_start");
+      !begun && waits) {
+    call.server.refuse(call.connection, "Could not start the upgrade: " + begun.error().message(),
+                       "could_not_start");
   }
   return {std::nullopt};
 }

@@ -156,16 +156,12 @@ Status Master::begin_reload() {
   Result<os::SpawnSpec> spec =
       successor_spec(to_ruby_ ? std::vector<std::string>{"--upgrade-check"}
                               : std::vector<std::string>{"--log-format=text", "--upgrade-check"});
+  events_out_->add("reload_started", [](wire::EventFields& /*fields*/) {});
   Result<os::Spawned> check = spec ? spawn_beside(*spec) : Result<os::Spawned>(spec.error());
   if (!check) {
-    settings_.pending_upgrades = 0;
-    settings_dirty_ = true;
-    persist();
-    log_->error("reload_failed", "Can not initiate einhorn master reload safely, aborting: " +
-                                     check.error().message());
+    fail_handoff(check.error().message());  // an upgrade may wait for its hook, and somebody for it
     return check.error();
   }
-  events_out_->add("reload_started", [](wire::EventFields& /*fields*/) {});
   handoff_ = {Handoff::Stage::kChecking, check->pid, check->pidfd, now_ + kCheckPatience};
   return Ok{};
 }

@@ -263,6 +263,21 @@ def test_bump_that_fails_goes_back_to_what_ran(start):
     assert watch.fewest_ready() >= 3
 
 
+def test_one_that_does_not_begin_is_the_end_of_no_other(start):
+    pool = start(2)
+    pool.releases.add("r1", ack=None)
+    with pool.client(timeout=30) as waits, pool.client(timeout=30) as refused:
+        ask(waits)
+        pool.wait_state(lambda s: any(w["version"] == 1 for w in s["workers"]))
+        refused.send_line(b'{"command":"upgrade","args":["--to-ruby"],"id":2}\n')
+        last = read_last(refused)[-1]
+        assert (last["status"], last["request_id"]) == ("could_not_start", 2) and "--to-ruby" in last["message"]
+        shell(pool, "-e", "rollback")
+        heard = read_last(waits)
+        assert heard[-1]["status"] == "failed" and not any("--to-ruby" in text for text in messages(heard))
+    pool.wait_state(settled(0, 2))
+
+
 def test_number_changes_in_the_middle(start):
     pool = start(4, ["--max-unacked", "1"])
     pool.releases.add("r1", "--ack-delay-ms=100")
