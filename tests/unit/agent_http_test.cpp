@@ -64,7 +64,7 @@ TEST(HttpTest, ARequestMayComeInPieces) {
       {in_chunks("5\r\n\r\n0\r\n\r\n0\r\n\r\n"), "\r\n0\r\n"}};
   for (const auto& [bytes, body] : cases) {
     const std::string twice = bytes + bytes;
-    const auto expect = [&](const Heard& heard) {
+    const auto expect = [&body = body](const Heard& heard) {
       EXPECT_EQ(heard.failed, 0);
       ASSERT_THAT(heard.requests, SizeIs(2));
       for (const HttpRequest& request : heard.requests) {
