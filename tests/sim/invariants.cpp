@@ -17,7 +17,7 @@ constexpr Duration kLongestUnknown = seconds{180};
 constexpr std::uint64_t kPersistedEvery = 8;      // turns
 constexpr std::uint64_t kBoundsEvery = 8;         // of those
 constexpr std::size_t kLongestTurn = 256 * 1024;  // what one turn may append
-constexpr int kMostClients = 100;
+constexpr int kMostClients = 100;                 // beside those that have waited for a master
 constexpr Duration kShortestPause = std::chrono::milliseconds{500};
 constexpr Duration kKillAfterMissedAck = seconds{10};
 constexpr std::size_t kWorkerBytes = 4096;           // of the snapshot, garbage included
@@ -129,20 +129,29 @@ void Invariants::check_pause(const SimulatedKernel& by, const pool::Pool& pool) 
                     " workers died before their ACK, and the next one is started at once");
 }
 
+// How it began counts, and the option may be another one by the time that its first worker starts.
+bool Invariants::note_canaries(const pool::Pool& pool) {
+  const pool::UpgradeProgress& upgrade = *pool.ledger().upgrade;
+  const bool wanted = upgrade.rollback && pool.config().canary > 0;
+  return canaries_.emplace(upgrade.to, wanted ? canaries(pool) : 0).second;
+}
+
+std::size_t Invariants::canaries(const pool::Pool& pool) {
+  return std::clamp<std::size_t>(pool.config().canary, 1, pool.config().number);
+}
+
 void Invariants::check_canary(const pool::Pool& pool, Version version) {
-  const pool::Config& config = pool.config();
   const auto& upgrade = pool.ledger().upgrade;
   if (!upgrade || upgrade->going_back || upgrade->to != version) {
     return;
   }
-  const std::size_t canaries = std::clamp<std::size_t>(config.canary, 1, config.number);
-  const bool wanted = upgrade->rollback && config.canary > 0;
-  const auto [begun, is_new] = canaries_.emplace(version, wanted ? canaries : 0);
-  if (is_new || begun->second == 0 || upgrade->failures > 0 || pool.modern_ready() > 0 ||
+  const bool is_new = note_canaries(pool);
+  const std::size_t begun = canaries_.at(version);
+  if (is_new || begun == 0 || upgrade->failures > 0 || pool.modern_ready() > 0 ||
       seen_ready_.contains(version)) {
     return;
   }
-  world_.expect(pool.starting() <= std::max(begun->second, canaries), "canary",
+  world_.expect(pool.starting() <= std::max(begun, canaries(pool)), "canary",
                 std::to_string(pool.starting()) + " workers of version " +
                     std::to_string(version.value) + " are starting, and none has been ready");
 }
@@ -622,7 +631,8 @@ void Invariants::check_descriptors(MasterProcess& master, const pool::Pool& pool
   const int stacks = static_cast<int>(limits::kMaxExaminations);
   most(FileKind::kListener, 1);
   most(FileKind::kDatagram, 1);
-  most(FileKind::kStream, static_cast<int>(pool.alive()) * 2 + kMostClients);
+  const int waited = static_cast<int>(Listener::kBacklog);
+  most(FileKind::kStream, static_cast<int>(pool.alive()) * 2 + waited + kMostClients);
   most(FileKind::kService, static_cast<int>(world_.plan.listeners));
   const int zygotes = static_cast<int>(master.zygotes());
   const int hooks = static_cast<int>(master.hooks());
@@ -662,6 +672,9 @@ void Invariants::after_turn(MasterProcess& master, const std::vector<ProcessPtr>
     return;
   }
   numbers_[pool] = pool->config().number;
+  if (pool->ledger().upgrade) {
+    note_canaries(*pool);
+  }
   if (!acting) {
     return;
   }

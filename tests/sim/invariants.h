@@ -85,6 +85,8 @@ class Invariants {
 
  private:
   void check_pause(const SimulatedKernel& by, const pool::Pool& pool);
+  bool note_canaries(const pool::Pool& pool);
+  [[nodiscard]] static std::size_t canaries(const pool::Pool& pool);
   void check_canary(const pool::Pool& pool, Version version);
   void check_order(const pool::Pool& pool, const pool::Worker& stopped);
   void check_acks(const pool::Pool& pool, const std::vector<ProcessPtr>& living);
