@@ -54,6 +54,7 @@
 #include <string>
 #include <vector>
 
+#include "base/limits.h"
 #include "pool/pool.h"
 #include "sim/guard_process.h"
 #include "sim/master_process.h"
@@ -62,6 +63,9 @@
 #include "wire/snapshot.h"
 
 namespace einhorn::sim {
+
+// Bytes that one client has not read, at most.
+inline constexpr std::size_t kMostUnsent = 192 * 1024 + limits::kMaxEventBacklog;
 
 class Invariants {
  public:
@@ -85,7 +89,7 @@ class Invariants {
 
  private:
   void check_pause(const SimulatedKernel& by, const pool::Pool& pool);
-  bool note_canaries(const pool::Pool& pool);
+  void note_canaries(const pool::Pool& pool);
   [[nodiscard]] static std::size_t canaries(const pool::Pool& pool);
   void check_canary(const pool::Pool& pool, Version version);
   void check_order(const pool::Pool& pool, const pool::Worker& stopped);
